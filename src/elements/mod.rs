@@ -1,5 +1,8 @@
 //! The elements. They never import each other; they meet through pads, metas, events and messages.
 
-pub fn register(_plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+mod framemeta;
+
+pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+    framemeta::register(plugin)?;
     Ok(())
 }
