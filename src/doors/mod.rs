@@ -1,1 +1,69 @@
-//! doors
+//! Hosting: the HTTP listener, and a door for each signalling dialect.
+//!
+//! A door translates between its dialect and [`Session`](crate::peer::session::Session); it holds no connections.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::Router;
+
+use crate::peer::session::Session;
+
+pub mod http;
+mod offer;
+mod page;
+
+/// What every door is given.
+#[derive(Clone)]
+pub struct Host {
+    pub session: Arc<Session>,
+    /// The launch line that runs, for people to read; empty where there is none.
+    pub launch: Arc<str>,
+    /// Names of the codecs that are taken, in order of preference.
+    pub video_codecs: Arc<[&'static str]>,
+}
+
+/// Where a request came from.
+pub type Remote = axum::extract::ConnectInfo<SocketAddr>;
+
+/// One signalling dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    Page,
+    Offer,
+}
+
+impl Door {
+    pub const ALL: [Door; 2] = [Door::Page, Door::Offer];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Page => "page",
+            Self::Offer => "offer",
+        }
+    }
+
+    fn routes(self) -> Router<Host> {
+        match self {
+            Self::Page => page::routes(),
+            Self::Offer => offer::routes(),
+        }
+    }
+}
+
+/// A door that there is not.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no door; known ones are page and offer, separated by commas")]
+pub struct UnknownDoor(String);
+
+impl FromStr for Door {
+    type Err = UnknownDoor;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDoor> {
+        Self::ALL
+            .into_iter()
+            .find(|door| door.as_str() == name)
+            .ok_or_else(|| UnknownDoor(name.to_owned()))
+    }
+}

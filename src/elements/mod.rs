@@ -1,8 +1,9 @@
 //! The elements. They never import each other; they meet through pads, metas, events and messages.
 
 mod framemeta;
+mod rtcsessionsrc;
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     framemeta::register(plugin)?;
-    Ok(())
+    rtcsessionsrc::register(plugin)
 }

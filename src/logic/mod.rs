@@ -1,7 +1,14 @@
 //! Decisions in plain Rust. Nothing here knows GStreamer, a socket or a clock: `now` is a parameter.
 
+pub mod connection;
 pub mod detections;
 pub mod frame_count;
 pub mod frame_facts;
+pub mod frame_gate;
 pub mod frame_rate;
+pub mod handoff;
 pub mod per_stream;
+pub mod rate_limit;
+pub mod registry;
+pub mod stream_clock;
+pub mod wire;

@@ -1,1 +1,33 @@
-//! peer
+//! One side of a WebRTC call, and everything it needs: the only place that knows str0m.
+//!
+//! | part | job |
+//! |---|---|
+//! | [`call`] | one connection without sockets or clocks: negotiation, gaps, data channels, silence |
+//! | [`session`] | what doors and the element hold: answers offers, ends connections, shuts down |
+//! | `transport` | the one task that owns the sockets and drives every call |
+//! | [`sockets`] | a UDP socket for each local address, and what a STUN server says of them |
+//! | [`connection`] | one connection's own task: its streams start and end in order, exactly once |
+//! | [`branch`] | one stream's way: encoded frames → decoder → pad or chain, each step bounded |
+//! | [`pump`] | a source pad, the queue in front of it, and the thread that pushes |
+//! | [`codecs`] | which codec is which caps, and which element decodes it |
+//! | [`stage`] | what all of this needs of the element that owns it |
+
+use std::sync::LazyLock;
+
+pub mod branch;
+pub mod call;
+pub mod codecs;
+pub mod connection;
+pub mod pump;
+pub mod session;
+pub mod sockets;
+pub mod stage;
+mod transport;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rtcpeer",
+        gst::DebugColorFlags::empty(),
+        Some("Connections of rtcsessionsrc"),
+    )
+});

@@ -1,0 +1,391 @@
+//! The listener: binds, reads requests within bounds, checks who asks from where, and hands them to the doors.
+
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Json, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{Semaphore, watch};
+use tower_service::Service;
+
+use super::{Door, Host};
+use crate::logic::wire::offer::OfferError;
+use crate::peer::session::Refusal;
+
+/// Longest body that is read: an offer of the longest session description, as JSON.
+const MAX_BODY: usize = 256 * 1024;
+/// Of a longer body so much is read and thrown away, so that the client reads our answer and not a reset.
+const MAX_DISCARD: usize = 16 * 1024 * 1024;
+/// HTTP connections served at a time; more wait in the kernel.
+const MAX_CLIENTS: usize = 256;
+/// A client has this long for its request's headers, and again for its body.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// Where the listener listens: `http://HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    host: String,
+    port: u16,
+}
+
+/// A value of `listen` that is not understood.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0:?} is no address to listen on; http://HOST:PORT is right, such as http://127.0.0.1:8080"
+)]
+pub struct BadListen(String);
+
+impl FromStr for Listen {
+    type Err = BadListen;
+
+    fn from_str(uri: &str) -> Result<Self, BadListen> {
+        let bad = || BadListen(uri.to_owned());
+        let parsed: axum::http::Uri = uri.parse().map_err(|_| bad())?;
+        let plain = parsed.scheme_str() == Some("http")
+            && matches!(parsed.path(), "" | "/")
+            && parsed.query().is_none();
+        let host = parsed
+            .host()
+            .filter(|host| plain && !host.is_empty())
+            .ok_or_else(bad)?;
+        let authority = parsed.authority().map(|a| a.as_str()).unwrap_or_default();
+        if authority.contains('@') || (authority.ends_with(':')) {
+            return Err(bad());
+        }
+        Ok(Self {
+            host: host
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned(),
+            port: match (parsed.port(), authority.rsplit_once(':')) {
+                (Some(_), _) => parsed.port_u16().ok_or_else(bad)?,
+                // What follows the last colon is no port that fits.
+                (None, Some((_, rest))) if !rest.ends_with(']') => return Err(bad()),
+                (None, _) => 80,
+            },
+        })
+    }
+}
+
+/// A bound listener that does not serve yet.
+pub struct Listener {
+    socket: TcpListener,
+    listen: Listen,
+    allowed_hosts: Vec<String>,
+}
+
+impl Listener {
+    pub fn bind(listen: Listen, allowed_hosts: Vec<String>) -> io::Result<Self> {
+        let socket = TcpListener::bind((listen.host.as_str(), listen.port))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            listen,
+            allowed_hosts,
+        })
+    }
+
+    /// What a browser is pointed at.
+    pub fn uri(&self) -> String {
+        let port = self
+            .socket
+            .local_addr()
+            .map_or(self.listen.port, |a| a.port());
+        match self.listen.host.contains(':') {
+            true => format!("http://[{}]:{port}/", self.listen.host),
+            false => format!("http://{}:{port}/", self.listen.host),
+        }
+    }
+
+    /// Serves until the returned value is dropped.
+    pub fn serve(self, doors: &[Door], host: Host) -> io::Result<Serving> {
+        let policy = Arc::new(HostPolicy {
+            listen_host: self.listen.host.clone(),
+            allowed: self.allowed_hosts,
+        });
+        let router = doors
+            .iter()
+            .fold(Router::new(), |router, door| router.merge(door.routes()))
+            .fallback(async || {
+                Problem::new(
+                    StatusCode::NOT_FOUND,
+                    "not-found",
+                    "nothing lives at this address",
+                )
+            })
+            .method_not_allowed_fallback(async || {
+                Problem::new(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "method-not-allowed",
+                    "this address takes another method",
+                )
+            })
+            .layer(middleware::from_fn(read_body))
+            .layer(middleware::from_fn_with_state(policy, check_origin))
+            .with_state(host);
+        let runtime = crate::runtime::runtime();
+        let _inside = runtime.enter();
+        let socket = tokio::net::TcpListener::from_std(self.socket)?;
+        let (stop, stopped) = watch::channel(());
+        runtime.spawn(accept(socket, router, stopped));
+        Ok(Serving { _stop: stop })
+    }
+}
+
+/// A listener that serves; dropping it closes its socket and every HTTP connection.
+pub struct Serving {
+    _stop: watch::Sender<()>,
+}
+
+async fn accept(socket: tokio::net::TcpListener, router: Router, mut stopped: watch::Receiver<()>) {
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        let place = places.clone().acquire_owned().await;
+        let (client, remote) = tokio::select! {
+            _ = stopped.changed() => return,
+            accepted = socket.accept() => match accepted {
+                Ok(accepted) => accepted,
+                // Out of file descriptors, most likely: others may end meanwhile.
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        // Answers are small and waited for.
+        let _ = client.set_nodelay(true);
+        let router = router.clone();
+        let mut stopped = stopped.clone();
+        tokio::spawn(async move {
+            let service =
+                hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+                    request.extensions_mut().insert(ConnectInfo(remote));
+                    router.clone().call(request.map(Body::new))
+                });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(REQUEST_TIME)
+                .serve_connection(TokioIo::new(client), service);
+            tokio::select! {
+                _ = stopped.changed() => {}
+                // How a client's HTTP connection ends is the client's business.
+                _ = connection => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Reads a body within bounds of length and time before any door sees the request.
+async fn read_body(request: Request, next: Next) -> Response {
+    let (head, mut body) = request.into_parts();
+    let read = tokio::time::timeout(REQUEST_TIME, async {
+        match Limited::new(&mut body, MAX_BODY).collect().await {
+            Ok(whole) => Ok(whole.to_bytes()),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                let mut discarded = MAX_BODY;
+                while let Some(Ok(frame)) = body.frame().await {
+                    discarded += frame.data_ref().map_or(0, Bytes::len);
+                    if discarded > MAX_DISCARD {
+                        break;
+                    }
+                }
+                Err(Problem::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "too-large",
+                    format!("the body is longer than {MAX_BODY} bytes"),
+                ))
+            }
+            Err(error) => Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "bad-body",
+                error.to_string(),
+            )),
+        }
+    });
+    match read.await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(head, Body::from(bytes))).await,
+        Ok(Err(problem)) => problem.into_response(),
+        Err(_) => Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            "the body did not come in time",
+        )
+        .into_response(),
+    }
+}
+
+struct HostPolicy {
+    listen_host: String,
+    allowed: Vec<String>,
+}
+
+impl HostPolicy {
+    /// A name that is none of ours may have been pointed at us (DNS rebinding).
+    fn allows(&self, authority: &str) -> bool {
+        let host = host_of(authority);
+        host.parse::<IpAddr>().is_ok()
+            || host.eq_ignore_ascii_case("localhost")
+            || host.eq_ignore_ascii_case(&self.listen_host)
+            || self
+                .allowed
+                .iter()
+                .any(|allowed| allowed.eq_ignore_ascii_case(host))
+    }
+}
+
+fn host_of(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or_default();
+    }
+    authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host)
+}
+
+/// Turns away requests for hosts that are not ours and pages of other origins.
+async fn check_origin(
+    State(policy): State<Arc<HostPolicy>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let text = |headers: &HeaderMap, name| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default().to_owned())
+    };
+    let host = text(request.headers(), header::HOST).unwrap_or_default();
+    if !policy.allows(&host) {
+        return Problem::new(
+            StatusCode::FORBIDDEN,
+            "host-not-allowed",
+            format!(
+                "the host {:?} is not served here; allowed-hosts names what is",
+                host_of(&host)
+            ),
+        )
+        .into_response();
+    }
+    // A browser says on whose behalf it asks: a page of another origin must not open a visitor's camera to us.
+    if let Some(origin) = text(request.headers(), header::ORIGIN)
+        && origin
+            .split_once("://")
+            .is_none_or(|(_, authority)| !authority.eq_ignore_ascii_case(&host))
+    {
+        return Problem::new(
+            StatusCode::FORBIDDEN,
+            "origin-not-allowed",
+            format!("pages of {origin:?} may not use this server"),
+        )
+        .into_response();
+    }
+    next.run(request).await
+}
+
+/// An error as JSON: `{"error": <for programs>, "message": <for people>}`.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    error: &'static str,
+    message: String,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            error,
+            message: message.into(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "error": self.error, "message": self.message });
+        (self.status, Json(body)).into_response()
+    }
+}
+
+impl From<OfferError> for Problem {
+    fn from(error: OfferError) -> Self {
+        let code = match &error {
+            OfferError::Json(_) => "invalid-json",
+            OfferError::NotAnOffer(_) => "invalid-type",
+        };
+        Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal.code() {
+            "too-many-connections" | "shutting-down" => StatusCode::SERVICE_UNAVAILABLE,
+            "duplicate-id" => StatusCode::CONFLICT,
+            "no-such-connection" => StatusCode::NOT_FOUND,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, refusal.code(), refusal.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_to_listen_on_are_understood_or_named() {
+        let listen: Listen = "http://127.0.0.1:8080".parse().unwrap();
+        assert_eq!((listen.host.as_str(), listen.port), ("127.0.0.1", 8080));
+        let listen: Listen = "http://[::1]:0/".parse().unwrap();
+        assert_eq!((listen.host.as_str(), listen.port), ("::1", 0));
+        assert_eq!("http://localhost".parse::<Listen>().unwrap().port, 80);
+        for bad in [
+            "",
+            "8080",
+            "https://a:1",
+            "http://a:99999",
+            "http://:80",
+            "http://a:1/x",
+            "http://u@a:1",
+        ] {
+            let error = bad.parse::<Listen>().unwrap_err();
+            assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_our_own_names_are_served() {
+        let policy = HostPolicy {
+            listen_host: "camera.lan".into(),
+            allowed: vec!["other.lan".into()],
+        };
+        for host in [
+            "127.0.0.1:8080",
+            "[::1]:80",
+            "localhost",
+            "camera.lan:1",
+            "OTHER.lan",
+        ] {
+            assert!(policy.allows(host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "",
+            "evil.example:127",
+            "localhost.evil.example:80",
+        ] {
+            assert!(!policy.allows(host), "{host}");
+        }
+    }
+}

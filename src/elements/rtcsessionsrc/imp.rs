@@ -1,0 +1,525 @@
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::settings::{EosPolicy, Plan, Settings};
+use super::stage::ElementStage;
+use crate::doors::http::{Listener, Serving};
+use crate::doors::{Door, Host};
+use crate::peer::branch::Chain;
+use crate::peer::call::CallConfig;
+use crate::peer::session::{Session, SessionConfig};
+
+pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rtcsessionsrc",
+        gst::DebugColorFlags::empty(),
+        Some("RTC session source"),
+    )
+});
+
+/// Everything that exists from READY on.
+struct Running {
+    stage: Arc<ElementStage>,
+    session: Arc<Session>,
+    /// Chains in READY: they were found to work, and what they load stays loaded for the next visitor.
+    prototypes: Vec<gst::Bin>,
+    doors: Vec<Door>,
+    host: Host,
+    /// Until it serves.
+    listener: Option<Listener>,
+    serving: Option<Serving>,
+}
+
+#[derive(Default)]
+pub struct RtcSessionSrc {
+    settings: Mutex<Settings>,
+    running: Mutex<Option<Running>>,
+}
+
+impl RtcSessionSrc {
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks the settings and takes every resource there is to take.
+    fn prepare(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = self.settings().clone();
+        let plan = settings
+            .plan()
+            .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
+        let prototypes = prototypes(&plan)?;
+        let listener = Listener::bind(plan.listen, plan.allowed_hosts).map_err(|error| {
+            gst::error_msg!(
+                gst::ResourceError::OpenReadWrite,
+                ("listen={}: {error}", settings.listen)
+            )
+        })?;
+        let latency = gst::ClockTime::from_mseconds(settings.latency.into());
+        let stage = Arc::new(ElementStage::new(
+            &self.obj(),
+            plan.video_chain,
+            plan.audio_chain,
+            latency,
+        ));
+        let video_codecs = plan
+            .codecs
+            .iter()
+            .filter(|codec| !codec.is_audio())
+            .map(|codec| codec.as_str())
+            .collect();
+        let config = SessionConfig {
+            call: CallConfig::new(plan.codecs, plan.latency, plan.patience),
+            addresses: plan.addresses,
+            max_connections: settings.max_connections,
+            drain_timeout: Duration::from_millis(settings.drain_timeout.into()),
+        };
+        let session = Session::start(config, stage.clone()).map_err(|error| {
+            gst::error_msg!(
+                gst::ResourceError::OpenReadWrite,
+                (
+                    "udp-port={}, ice-addresses={:?}: {error}",
+                    settings.udp_port,
+                    settings.ice_addresses
+                )
+            )
+        })?;
+        *self.running() = Some(Running {
+            stage,
+            host: Host {
+                session: session.clone(),
+                launch: launch_line().into(),
+                video_codecs,
+            },
+            session,
+            prototypes,
+            doors: plan.doors,
+            listener: Some(listener),
+            serving: None,
+        });
+        Ok(())
+    }
+
+    fn serve(&self) -> Result<(), gst::ErrorMessage> {
+        if self.running().is_none() {
+            self.prepare()?;
+        }
+        let message = {
+            let mut running = self.running();
+            let running = running.as_mut().expect("it was prepared");
+            let Some(listener) = running.listener.take() else {
+                return Ok(());
+            };
+            let message = gst::Structure::builder("rtc-listening")
+                .field("uri", listener.uri())
+                .field(
+                    "doors",
+                    gst::Array::new(running.doors.iter().map(|door| door.as_str())),
+                )
+                .build();
+            let serving = listener.serve(&running.doors, running.host.clone());
+            running.serving = Some(serving.map_err(|error| {
+                gst::error_msg!(gst::ResourceError::OpenReadWrite, ("listen: {error}"))
+            })?);
+            message
+        };
+        let obj = self.obj();
+        gst::info!(CAT, imp = self, "{message}");
+        // Without a bus nobody listens.
+        let _ = obj.post_message(gst::message::Element::builder(message).src(&*obj).build());
+        Ok(())
+    }
+
+    fn set_playing(&self, playing: bool) {
+        let running = self.running();
+        let Some(running) = running.as_ref() else {
+            return;
+        };
+        running.stage.set_playing(playing);
+        if playing {
+            running.session.rebase();
+        }
+    }
+
+    /// Ends every visitor, abruptly: whoever wanted files finalised has sent EOS before.
+    fn shut_down(&self) {
+        let Some(mut running) = self.running().take() else {
+            return;
+        };
+        // The listener first: nobody comes while everybody goes.
+        running.serving = None;
+        running.listener = None;
+        running.session.close(true);
+        let limit = self.settings().shutdown_timeout;
+        if !running
+            .session
+            .wait_closed(Duration::from_millis(limit.into()))
+        {
+            gst::warning!(
+                CAT,
+                imp = self,
+                "not every visitor was gone within shutdown-timeout"
+            );
+        }
+        for chain in running.prototypes {
+            let _ = chain.set_state(gst::State::Null);
+        }
+    }
+
+    /// Ends every visitor with EOS down their branches, then posts ours.
+    fn finish(&self) {
+        let session = self
+            .running()
+            .as_ref()
+            .map(|running| running.session.clone());
+        let settings = self.settings().clone();
+        let element = self.obj().downgrade();
+        let finish = move || {
+            if let Some(session) = session {
+                session.close(false);
+                let limit = settings.shutdown_timeout.max(settings.drain_timeout);
+                session.wait_closed(Duration::from_millis(limit.into()));
+            }
+            if let Some(element) = element.upgrade() {
+                let _ = element.post_message(gst::message::Eos::builder().src(&element).build());
+            }
+        };
+        crate::runtime::runtime().spawn_blocking(finish);
+    }
+
+    fn update_flags(&self) {
+        let outlives = self.settings().outlives_visitors();
+        let obj = self.obj();
+        match outlives {
+            true => obj.set_element_flags(gst::ElementFlags::SINK),
+            false => obj.unset_element_flags(gst::ElementFlags::SINK),
+        }
+    }
+}
+
+/// A bin of each chain in READY, or why it does not get there.
+fn prototypes(plan: &Plan) -> Result<Vec<gst::Bin>, gst::ErrorMessage> {
+    let chains = [
+        ("video-chain", &plan.video_chain),
+        ("audio-chain", &plan.audio_chain),
+    ];
+    let mut bins = Vec::new();
+    for (property, chain) in chains {
+        if let Some(chain) = chain {
+            bins.push(prototype(property, chain)?);
+        }
+    }
+    Ok(bins)
+}
+
+fn prototype(property: &str, chain: &Chain) -> Result<gst::Bin, gst::ErrorMessage> {
+    let settings = gst::ResourceError::Settings;
+    let bin = chain
+        .make()
+        .map_err(|error| gst::error_msg!(settings, ("{property}: {error}")))?;
+    let bus = gst::Bus::new();
+    bin.set_bus(Some(&bus));
+    if bin.set_state(gst::State::Ready).is_ok() {
+        bin.set_bus(None);
+        return Ok(bin);
+    }
+    let said = bus.pop_filtered(&[gst::MessageType::Error]);
+    let _ = bin.set_state(gst::State::Null);
+    Err(match said.as_ref().map(|message| message.view()) {
+        Some(gst::MessageView::Error(error)) => {
+            let debug = error.debug().unwrap_or_default();
+            gst::error_msg!(settings, ("{property}: {}", error.error()), ["{debug}"])
+        }
+        _ => gst::error_msg!(settings, ("{property}: the chain does not get ready")),
+    })
+}
+
+/// The launch line that runs, where the process is one.
+fn launch_line() -> String {
+    if let Ok(line) = std::env::var("RTCINFERENCE_LAUNCH") {
+        return line;
+    }
+    let line = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+    let words: Vec<_> = line
+        .split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    match words.first() {
+        Some(program) if program.ends_with("gst-launch-1.0") => {
+            let quoted = words.iter().skip(1).map(|word| match word.split_once('=') {
+                Some((name, value)) if value.contains(' ') => format!("{name}=\"{value}\""),
+                _ => word.clone(),
+            });
+            format!("gst-launch-1.0 {}", quoted.collect::<Vec<_>>().join(" "))
+        }
+        _ => String::new(),
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for RtcSessionSrc {
+    const NAME: &'static str = "GstRtcSessionSrc";
+    type Type = super::RtcSessionSrc;
+    type ParentType = gst::Element;
+}
+
+impl ObjectImpl for RtcSessionSrc {
+    fn constructed(&self) {
+        self.parent_constructed();
+        let obj = self.obj();
+        obj.set_element_flags(gst::ElementFlags::SOURCE);
+    }
+
+    fn properties() -> &'static [glib::ParamSpec] {
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+            let default = Settings::default();
+            let text = |name, nick, blurb, default: Option<&str>| {
+                glib::ParamSpecString::builder(name)
+                    .nick(nick)
+                    .blurb(blurb)
+                    .default_value(default)
+                    .build()
+            };
+            let milliseconds = |name, nick, blurb, default| {
+                glib::ParamSpecUInt::builder(name)
+                    .nick(nick)
+                    .blurb(blurb)
+                    .default_value(default)
+                    .build()
+            };
+            vec![
+                text(
+                    "listen",
+                    "Listen",
+                    "Where the doors are served, http://HOST:PORT; port 0 takes any free one, and the rtc-listening message says which",
+                    Some(&default.listen),
+                ),
+                text(
+                    "doors",
+                    "Doors",
+                    "Signalling dialects that are served, separated by commas: page (the built-in page), offer (POST /offer and /api/offer, as aiortc's and Pipecat's servers)",
+                    Some(&default.doors),
+                ),
+                text(
+                    "allowed-hosts",
+                    "Allowed hosts",
+                    "Host names, separated by commas, that requests may be made for besides IP addresses, localhost and the host of listen; others are refused, as a protection against DNS rebinding",
+                    Some(&default.allowed_hosts),
+                ),
+                glib::ParamSpecUInt::builder("max-connections")
+                    .nick("Maximum connections")
+                    .blurb("Visitors served at a time, over all doors; more are refused with HTTP status 503. 0 refuses everyone")
+                    .default_value(default.max_connections)
+                    .build(),
+                glib::ParamSpecUInt::builder("udp-port")
+                    .nick("UDP port")
+                    .blurb("The UDP port that the media of all connections use; 0 takes any free one")
+                    .maximum(u16::MAX.into())
+                    .default_value(default.udp_port)
+                    .build(),
+                text(
+                    "ice-addresses",
+                    "ICE addresses",
+                    "Local IP addresses, separated by commas, that visitors are told; empty is every local address, loopback too",
+                    Some(&default.ice_addresses),
+                ),
+                text(
+                    "stun-server",
+                    "STUN server",
+                    "A server that tells how we are seen from outside, stun://HOST:PORT; unset asks nobody",
+                    None,
+                ),
+                text(
+                    "video-codecs",
+                    "Video codecs",
+                    "Codecs that are taken, in order of preference, separated by commas: vp8, h264. Those without an installed decoder are left out",
+                    Some(&default.video_codecs),
+                ),
+                milliseconds(
+                    "latency",
+                    "Latency",
+                    "Milliseconds that a missing packet is waited for before the stream goes on without it; also what the LATENCY query says. 0 waits for nothing",
+                    default.latency,
+                ),
+                milliseconds(
+                    "setup-timeout",
+                    "Setup timeout",
+                    "Milliseconds from the answer until the connection must stand, else it ends as setup-timeout; 0 waits for ever",
+                    default.setup_timeout,
+                ),
+                milliseconds(
+                    "disconnect-timeout",
+                    "Disconnect timeout",
+                    "Milliseconds without a packet after which a visitor has gone and the connection ends as peer-lost; 0 waits for ever",
+                    default.disconnect_timeout,
+                ),
+                milliseconds(
+                    "drain-timeout",
+                    "Drain timeout",
+                    "Milliseconds that EOS is given to leave the branches of a connection that ends; then they are flushed. 0 flushes at once",
+                    default.drain_timeout,
+                ),
+                milliseconds(
+                    "shutdown-timeout",
+                    "Shutdown timeout",
+                    "Milliseconds that stopping waits for every visitor to be ended; 0 does not wait",
+                    default.shutdown_timeout,
+                ),
+                glib::ParamSpecEnum::builder_with_default("eos-policy", default.eos_policy)
+                    .nick("EOS policy")
+                    .blurb("Whether the pipeline ends when its visitor has left, or goes on until it is sent EOS")
+                    .build(),
+                text(
+                    "video-chain",
+                    "Video chain",
+                    "Description of the elements that every video stream is given to, as in gst-launch-1.0, with one unlinked sink pad and no unlinked src pad; @FILE reads it from a file. Unset gives pads instead",
+                    None,
+                ),
+                text(
+                    "audio-chain",
+                    "Audio chain",
+                    "Description of the elements that every audio stream is given to, as in gst-launch-1.0, with one unlinked sink pad and no unlinked src pad; @FILE reads it from a file. Unset gives pads instead",
+                    None,
+                ),
+            ]
+        });
+        &PROPERTIES
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        const TYPED: &str = "the type was checked against the property";
+        {
+            let mut settings = self.settings();
+            let text = || value.get::<Option<String>>().expect(TYPED);
+            let number = || value.get::<u32>().expect(TYPED);
+            match pspec.name() {
+                "listen" => settings.listen = text().unwrap_or_default(),
+                "doors" => settings.doors = text().unwrap_or_default(),
+                "allowed-hosts" => settings.allowed_hosts = text().unwrap_or_default(),
+                "max-connections" => settings.max_connections = number(),
+                "udp-port" => settings.udp_port = number(),
+                "ice-addresses" => settings.ice_addresses = text().unwrap_or_default(),
+                "stun-server" => settings.stun_server = text().filter(|server| !server.is_empty()),
+                "video-codecs" => settings.video_codecs = text().unwrap_or_default(),
+                "latency" => settings.latency = number(),
+                "setup-timeout" => settings.setup_timeout = number(),
+                "disconnect-timeout" => settings.disconnect_timeout = number(),
+                "drain-timeout" => settings.drain_timeout = number(),
+                "shutdown-timeout" => settings.shutdown_timeout = number(),
+                "eos-policy" => settings.eos_policy = value.get::<EosPolicy>().expect(TYPED),
+                "video-chain" => settings.video_chain = text(),
+                "audio-chain" => settings.audio_chain = text(),
+                name => unreachable!("{name} is no property of ours"),
+            }
+        }
+        self.update_flags();
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let settings = self.settings();
+        match pspec.name() {
+            "listen" => settings.listen.to_value(),
+            "doors" => settings.doors.to_value(),
+            "allowed-hosts" => settings.allowed_hosts.to_value(),
+            "max-connections" => settings.max_connections.to_value(),
+            "udp-port" => settings.udp_port.to_value(),
+            "ice-addresses" => settings.ice_addresses.to_value(),
+            "stun-server" => settings.stun_server.to_value(),
+            "video-codecs" => settings.video_codecs.to_value(),
+            "latency" => settings.latency.to_value(),
+            "setup-timeout" => settings.setup_timeout.to_value(),
+            "disconnect-timeout" => settings.disconnect_timeout.to_value(),
+            "drain-timeout" => settings.drain_timeout.to_value(),
+            "shutdown-timeout" => settings.shutdown_timeout.to_value(),
+            "eos-policy" => settings.eos_policy.to_value(),
+            "video-chain" => settings.video_chain.to_value(),
+            "audio-chain" => settings.audio_chain.to_value(),
+            name => unreachable!("{name} is no property of ours"),
+        }
+    }
+}
+
+impl GstObjectImpl for RtcSessionSrc {}
+
+impl ElementImpl for RtcSessionSrc {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "RTC session source",
+                "Source/Network/Video/Audio",
+                "Hosts WebRTC visitors: their video and audio on pads or in a chain of elements each, results back on their data channels",
+                "rtcinference",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let template = |name, media| {
+                gst::PadTemplate::new(
+                    name,
+                    gst::PadDirection::Src,
+                    gst::PadPresence::Sometimes,
+                    &gst::Caps::builder(media).build(),
+                )
+                .expect("the template is sound")
+            };
+            vec![
+                template("video_%u", "video/x-raw"),
+                template("audio_%u", "audio/x-raw"),
+            ]
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        use gst::StateChange::*;
+        let prepared = match transition {
+            NullToReady => self.prepare(),
+            ReadyToPaused => self.serve(),
+            _ => Ok(()),
+        };
+        if let Err(message) = prepared {
+            self.post_error_message(message);
+            self.shut_down();
+            return Err(gst::StateChangeError);
+        }
+        match transition {
+            PausedToPlaying => self.set_playing(true),
+            PlayingToPaused => self.set_playing(false),
+            PausedToReady => self.shut_down(),
+            _ => {}
+        }
+        let success = self.parent_change_state(transition)?;
+        Ok(match transition {
+            ReadyToPaused | PlayingToPaused => gst::StateChangeSuccess::NoPreroll,
+            ReadyToNull => {
+                self.shut_down();
+                success
+            }
+            _ => success,
+        })
+    }
+
+    fn send_event(&self, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Eos(_) => {
+                self.finish();
+                true
+            }
+            _ => self.parent_send_event(event),
+        }
+    }
+}

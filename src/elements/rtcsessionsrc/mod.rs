@@ -1,0 +1,91 @@
+/**
+ * SECTION:element-rtcsessionsrc
+ *
+ * Hosts a session: answers WebRTC offers over HTTP and gives every visitor's video and audio, decoded, to pads
+ * or to a chain of elements made for that visitor. What inference elements say about a frame goes back to the
+ * visitor it came from, on the data channel the visitor opened.
+ *
+ * ## Pads: one visitor that the launch line knows
+ *
+ * |[
+ * gst-launch-1.0 rtcsessionsrc name=s  s.video_0 ! queue ! framemeta ! inferencesink model=models/shapes.onnx
+ * ]|
+ * A pad appears with the first frame of a track. Pad names take the lowest free number; pads that nobody links
+ * do no harm. When the visitor leaves, EOS goes down its branches and the pads go. gst-launch links a pad once,
+ * and a sink takes nothing after EOS, so such a line serves one visitor; an application builds a new branch on
+ * `pad-added`. A branch that never got its pad keeps a pipeline from EOS.
+ *
+ * ## Chains: a server
+ *
+ * |[
+ * gst-launch-1.0 rtcsessionsrc video-chain="framemeta ! inferencesink model=models/shapes.onnx"
+ * ]|
+ * Every stream of every visitor gets a bin of its own. A chain that is slower than its stream gets the newest
+ * frame next: at most two wait. A chain that fails ends its own connection, and nothing else.
+ *
+ * ## Messages
+ *
+ * Element messages, posted from threads of the plugin's own unless said otherwise; all carry `connection-id`
+ * where there is one. Times are nanoseconds.
+ *
+ * | message | other fields | when |
+ * |---|---|---|
+ * | `rtc-listening` | uri, doors | the listener is up (from the thread that changes state) |
+ * | `rtc-connection-created` | external-id, door, remote-address, created-at, data | an answer is handed out |
+ * | `rtc-connection-state` | old, new, signalling, playing | each change: signalling, connecting, playing, ending, ended |
+ * | `rtc-stream-started` | stream-id, media, codec, pad | the first frame of a track |
+ * | `rtc-stream-ended` | stream-id, media, reason, buffers, dropped, duration | EOS has left the chain, or was pushed to the pad |
+ * | `rtc-connection-ended` | external-id, door, reason, detail, duration, had-media | the last word; everything of it is freed |
+ * | `rtc-connection-rejected` | door, external-id, error, limit | refused; nothing else follows |
+ * | `rtc-connection-error` | error, fatal | something failed inside one connection |
+ * | `rtc-data` | channel, text or bytes | a message of the visitor's, at most 500 a second |
+ *
+ * Every `rtc-stream-started` has exactly one `rtc-stream-ended`, every `rtc-connection-created` exactly one
+ * `rtc-connection-ended`, after all its stream ends. Reasons: `client-closed`, `peer-lost`, `source-ended`,
+ * `setup-timeout`, `setup-failed`, `handler-error`, `server-shutdown`.
+ *
+ * Setting the pipeline to NULL is abrupt: what was posted then reaches a sync handler, or a bus whose
+ * auto-flush is off. Send EOS first to have files finalised: it ends every visitor, then posts our EOS.
+ *
+ * Since: 0.1
+ */
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use crate::peer::codecs::Media;
+
+mod imp;
+mod settings;
+mod stage;
+
+pub use settings::EosPolicy;
+
+glib::wrapper! {
+    pub struct RtcSessionSrc(ObjectSubclass<imp::RtcSessionSrc>)
+        @extends gst::Element, gst::Object;
+}
+
+impl RtcSessionSrc {
+    fn pad_template(media: Media) -> gst::PadTemplate {
+        let name = match media {
+            Media::Video => "video_%u",
+            Media::Audio => "audio_%u",
+        };
+        imp::RtcSessionSrc::pad_templates()
+            .iter()
+            .find(|template| template.name_template() == name)
+            .expect("the element has one for each kind")
+            .clone()
+    }
+}
+
+pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    EosPolicy::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    gst::Element::register(
+        Some(plugin),
+        "rtcsessionsrc",
+        gst::Rank::NONE,
+        RtcSessionSrc::static_type(),
+    )
+}

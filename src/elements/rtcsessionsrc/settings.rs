@@ -1,0 +1,226 @@
+//! What the user set, and what it means once it is found to be possible.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use gst::glib;
+
+use crate::doors::Door;
+use crate::doors::http::Listen;
+use crate::logic::connection::Patience;
+use crate::peer::branch::Chain;
+use crate::peer::codecs::Codec;
+use crate::peer::sockets::Addresses;
+
+/// When the end of a visit ends the pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstRtcSessionSrcEosPolicy")]
+#[repr(i32)]
+pub enum EosPolicy {
+    /// connection with pads, never with chains.
+    #[default]
+    #[enum_value(name = "connection with pads, never with chains", nick = "auto")]
+    Auto,
+    #[enum_value(
+        name = "The pipeline ends when the visitor whose pads are linked has left",
+        nick = "connection"
+    )]
+    Connection,
+    #[enum_value(name = "The pipeline goes on, whoever leaves", nick = "never")]
+    Never,
+}
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub listen: String,
+    pub doors: String,
+    pub allowed_hosts: String,
+    pub max_connections: u32,
+    pub udp_port: u32,
+    pub ice_addresses: String,
+    pub stun_server: Option<String>,
+    pub video_codecs: String,
+    /// Milliseconds, as all times here; 0 is none.
+    pub latency: u32,
+    pub setup_timeout: u32,
+    pub disconnect_timeout: u32,
+    pub drain_timeout: u32,
+    pub shutdown_timeout: u32,
+    pub eos_policy: EosPolicy,
+    pub video_chain: Option<String>,
+    pub audio_chain: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: "http://127.0.0.1:8080".into(),
+            doors: "page,offer".into(),
+            allowed_hosts: String::new(),
+            max_connections: 16,
+            udp_port: 0,
+            ice_addresses: String::new(),
+            stun_server: None,
+            video_codecs: "vp8,h264".into(),
+            latency: 100,
+            setup_timeout: 10_000,
+            disconnect_timeout: 5_000,
+            drain_timeout: 2_000,
+            shutdown_timeout: 5_000,
+            eos_policy: EosPolicy::Auto,
+            video_chain: None,
+            audio_chain: None,
+        }
+    }
+}
+
+/// A property whose value cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{property}={value}: {problem}")]
+pub struct Impossible {
+    pub property: &'static str,
+    pub value: String,
+    pub problem: String,
+}
+
+fn impossible(property: &'static str, value: &str, problem: impl std::fmt::Display) -> Impossible {
+    Impossible {
+        property,
+        value: value.to_owned(),
+        problem: problem.to_string(),
+    }
+}
+
+/// The settings, understood.
+pub struct Plan {
+    pub listen: Listen,
+    pub doors: Vec<Door>,
+    pub allowed_hosts: Vec<String>,
+    pub addresses: Addresses,
+    /// Video codecs in order of preference, then audio.
+    pub codecs: Vec<Codec>,
+    pub latency: Duration,
+    pub patience: Patience,
+    pub video_chain: Option<Chain>,
+    pub audio_chain: Option<Chain>,
+}
+
+impl Settings {
+    /// Whether the pipeline's EOS waits for ours.
+    pub fn outlives_visitors(&self) -> bool {
+        match self.eos_policy {
+            EosPolicy::Auto => self.video_chain.is_some() || self.audio_chain.is_some(),
+            EosPolicy::Connection => false,
+            EosPolicy::Never => true,
+        }
+    }
+
+    pub fn plan(&self) -> Result<Plan, Impossible> {
+        let doors = words(&self.doors)
+            .map(|word| {
+                word.parse()
+                    .map_err(|e| impossible("doors", &self.doors, e))
+            })
+            .collect::<Result<Vec<Door>, _>>()?;
+        let addresses = Addresses {
+            port: self.udp_port as u16,
+            only: words(&self.ice_addresses)
+                .map(|word| word.parse::<IpAddr>())
+                .collect::<Result<_, _>>()
+                .map_err(|error| {
+                    let problem = format!(
+                        "{error}; addresses such as 192.0.2.1 separated by commas are right"
+                    );
+                    impossible("ice-addresses", &self.ice_addresses, problem)
+                })?,
+            stun_server: self.stun_server.as_deref().map(resolve_stun).transpose()?,
+        };
+        Ok(Plan {
+            listen: self
+                .listen
+                .parse()
+                .map_err(|error| impossible("listen", &self.listen, error))?,
+            doors,
+            allowed_hosts: words(&self.allowed_hosts).map(str::to_owned).collect(),
+            addresses,
+            codecs: self.codecs()?,
+            latency: Duration::from_millis(self.latency.into()),
+            patience: Patience {
+                setup: milliseconds(self.setup_timeout),
+                disconnect: milliseconds(self.disconnect_timeout),
+            },
+            video_chain: chain("video-chain", self.video_chain.as_deref())?,
+            audio_chain: chain("audio-chain", self.audio_chain.as_deref())?,
+        })
+    }
+
+    fn codecs(&self) -> Result<Vec<Codec>, Impossible> {
+        let bad = |problem: String| impossible("video-codecs", &self.video_codecs, problem);
+        let mut codecs = Vec::new();
+        for word in words(&self.video_codecs) {
+            let codec: Codec = word.parse().map_err(|error| bad(format!("{error}")))?;
+            match codec.decoder() {
+                Ok(_) if codecs.contains(&codec) => {}
+                Ok(_) => codecs.push(codec),
+                // Of several codecs the decodable ones are offered; without any there is nothing to serve.
+                Err(error) => gst::info!(super::imp::CAT, "{error}: it is not offered"),
+            }
+        }
+        if codecs.is_empty() {
+            return Err(bad(
+                "none of them can be decoded with the plugins installed".into(),
+            ));
+        }
+        match Codec::Opus.decoder() {
+            Ok(_) => codecs.push(Codec::Opus),
+            Err(error) => gst::info!(super::imp::CAT, "{error}: it is not offered"),
+        }
+        Ok(codecs)
+    }
+}
+
+fn milliseconds(value: u32) -> Option<Duration> {
+    (value > 0).then(|| Duration::from_millis(value.into()))
+}
+
+fn words(list: &str) -> impl Iterator<Item = &str> {
+    list.split([',', ' '])
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+}
+
+fn resolve_stun(value: &str) -> Result<SocketAddr, Impossible> {
+    let bad = |problem: String| impossible("stun-server", value, problem);
+    let address = value.trim_start_matches("stun:").trim_start_matches("//");
+    let with_port = match address.parse::<SocketAddr>().is_ok() || address.contains(':') {
+        true => address.to_owned(),
+        false => format!("{address}:3478"),
+    };
+    let mut found = with_port
+        .to_socket_addrs()
+        .map_err(|error| bad(format!("{error}; stun://HOST:PORT is right")))?;
+    found
+        .next()
+        .ok_or_else(|| bad("the name has no address".into()))
+}
+
+fn chain(property: &'static str, value: Option<&str>) -> Result<Option<Chain>, Impossible> {
+    let Some(value) = value.filter(|value| !value.trim().is_empty()) else {
+        return Ok(None);
+    };
+    let description = match value.strip_prefix('@') {
+        Some(file) => {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| impossible(property, value, error))?;
+            let lines = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with('#'));
+            lines.collect::<Vec<_>>().join(" ")
+        }
+        None => value.to_owned(),
+    };
+    description
+        .parse()
+        .map(Some)
+        .map_err(|error| impossible(property, value, error))
+}

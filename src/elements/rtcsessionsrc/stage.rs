@@ -1,0 +1,124 @@
+//! The element as its connections see it: messages, time, pads and their names.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use gst::glib;
+use gst::prelude::*;
+
+use super::RtcSessionSrc;
+use crate::peer::branch::Chain;
+use crate::peer::codecs::Media;
+use crate::peer::stage::Stage;
+
+pub struct ElementStage {
+    element: glib::WeakRef<RtcSessionSrc>,
+    video_chain: Option<Chain>,
+    audio_chain: Option<Chain>,
+    latency: gst::ClockTime,
+    playing: AtomicBool,
+    /// Pad names in use.
+    names: Mutex<BTreeSet<String>>,
+}
+
+impl ElementStage {
+    pub fn new(
+        element: &RtcSessionSrc,
+        video_chain: Option<Chain>,
+        audio_chain: Option<Chain>,
+        latency: gst::ClockTime,
+    ) -> Self {
+        Self {
+            element: element.downgrade(),
+            video_chain,
+            audio_chain,
+            latency,
+            playing: AtomicBool::new(false),
+            names: Mutex::default(),
+        }
+    }
+
+    pub fn set_playing(&self, playing: bool) {
+        self.playing.store(playing, Ordering::Relaxed);
+    }
+
+    fn free(&self, pad: &gst::Pad) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.remove(pad.name().as_str());
+    }
+}
+
+impl Stage for ElementStage {
+    fn post(&self, message: gst::Structure) {
+        if let Some(element) = self.element.upgrade() {
+            gst::info!(super::imp::CAT, obj = element, "{message}");
+            let message = gst::message::Element::builder(message)
+                .src(&element)
+                .build();
+            // Without a bus nobody listens.
+            let _ = element.post_message(message);
+        }
+    }
+
+    fn repost(&self, message: gst::Message) {
+        if let Some(element) = self.element.upgrade() {
+            let _ = element.post_message(message);
+        }
+    }
+
+    fn running_time(&self) -> Option<gst::ClockTime> {
+        if !self.playing.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.element.upgrade()?.current_running_time()
+    }
+
+    fn clock(&self) -> Option<(gst::Clock, gst::ClockTime)> {
+        let element = self.element.upgrade()?;
+        element.clock().zip(element.base_time())
+    }
+
+    fn latency(&self) -> gst::ClockTime {
+        self.latency
+    }
+
+    fn chain(&self, media: Media) -> Option<Chain> {
+        match media {
+            Media::Video => self.video_chain.clone(),
+            Media::Audio => self.audio_chain.clone(),
+        }
+    }
+
+    fn pad_builder(&self, media: Media) -> gst::PadBuilder<gst::Pad> {
+        let kind = media.as_str();
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (0u32..)
+            .map(|number| format!("{kind}_{number}"))
+            .find(|name| !names.contains(name))
+            .expect("there are fewer pads than numbers");
+        names.insert(name.clone());
+        let template = RtcSessionSrc::pad_template(media);
+        gst::Pad::builder_from_template(&template).name(name)
+    }
+
+    fn add_pad(&self, pad: &gst::Pad) {
+        if let Some(element) = self.element.upgrade() {
+            element
+                .add_pad(pad)
+                .expect("its name is taken by nobody else");
+        }
+    }
+
+    fn remove_pad(&self, pad: &gst::Pad) {
+        if let Some(element) = self.element.upgrade() {
+            // The application may have removed it already.
+            let _ = element.remove_pad(pad);
+        }
+        self.free(pad);
+    }
+
+    fn forget_pad(&self, pad: &gst::Pad) {
+        self.free(pad);
+    }
+}

@@ -1,0 +1,410 @@
+//! Looks at a peer's session description before any parser does.
+//!
+//! A description is bounded, its lines must agree with each other, and what we could not use anyway
+//! (mDNS and TCP candidates) is taken out. What passes here is still only text: `peer` negotiates.
+
+use std::collections::HashSet;
+
+/// Longest session description that is read.
+pub const MAX_SDP_BYTES: usize = 64 * 1024;
+/// Most m-lines in a description.
+pub const MAX_MEDIA_LINES: usize = 16;
+/// Most candidates in a description.
+pub const MAX_CANDIDATES: usize = 200;
+
+/// Why a session description is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SdpError {
+    #[error("the session description has {0} bytes; at most {MAX_SDP_BYTES} are read")]
+    TooLong(usize),
+    #[error("this is no session description: it starts with {0:?} instead of \"v=0\"")]
+    NotSdp(String),
+    #[error("line {line} of the session description, {text:?}, is not of the form \"k=value\"")]
+    BadLine { line: usize, text: String },
+    #[error("the session description has {0} m-lines; at most {MAX_MEDIA_LINES} are accepted")]
+    TooManyMediaLines(usize),
+    #[error("the session description has {0} candidates; at most {MAX_CANDIDATES} are accepted")]
+    TooManyCandidates(usize),
+    #[error("the offer has no audio or video m-line; at least one is needed")]
+    NoMedia,
+    #[error("m-line {0} has no a=mid; every m-line needs one of its own")]
+    MissingMid(usize),
+    #[error("a=mid:{0} stands on more than one m-line; every m-line needs one of its own")]
+    DuplicateMid(String),
+    #[error("a=group:BUNDLE names {0:?}, which is the mid of no m-line")]
+    UnknownBundleMid(String),
+    #[error("{attribute} stands {count} times in one section; once is right")]
+    Repeated {
+        attribute: &'static str,
+        count: usize,
+    },
+    #[error("m-line {line} has no {attribute}, and the session has none either")]
+    MissingTransport {
+        attribute: &'static str,
+        line: usize,
+    },
+    #[error(
+        "a re-offer must keep every m-line in its place: m-line {index} was {was:?}, is {is:?}"
+    )]
+    Reordered {
+        index: usize,
+        was: String,
+        is: String,
+    },
+}
+
+/// One m-line: what later offers of the same connection are compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaLine {
+    pub mid: String,
+    /// "audio", "video" or "application".
+    pub kind: String,
+}
+
+/// An offer that may be given to a parser.
+#[derive(Debug, Clone)]
+pub struct CheckedOffer {
+    pub sdp: String,
+    pub media: Vec<MediaLine>,
+}
+
+/// One section of a description: the session's, or an m-line's.
+struct Section<'a> {
+    lines: Vec<&'a str>,
+}
+
+impl<'a> Section<'a> {
+    fn attributes(&self, name: &'a str) -> impl Iterator<Item = &'a str> + '_ {
+        self.lines.iter().filter_map(move |line| {
+            let rest = line.strip_prefix("a=")?.strip_prefix(name)?;
+            match rest.strip_prefix(':') {
+                Some(value) => Some(value.trim()),
+                None => rest.is_empty().then_some(rest),
+            }
+        })
+    }
+
+    fn kind(&self) -> Option<&'a str> {
+        let value = self.lines.first()?.strip_prefix("m=")?;
+        value.split_ascii_whitespace().next()
+    }
+
+    fn rejected(&self) -> bool {
+        let port = self
+            .lines
+            .first()
+            .and_then(|l| l.split_ascii_whitespace().nth(1));
+        port == Some("0") && self.attributes("bundle-only").next().is_none()
+    }
+
+    fn once(&self, attribute: &'static str) -> Result<bool, SdpError> {
+        match self.attributes(attribute).count() {
+            count @ 0..=1 => Ok(count == 1),
+            count => Err(SdpError::Repeated { attribute, count }),
+        }
+    }
+}
+
+/// Checks an offer and takes out what we cannot use.
+///
+/// `previous` are the m-lines of the connection's last offer, empty for a first one. We only receive: a
+/// line that wants both directions is answered as if it only sent.
+pub fn check_offer(text: &str, previous: &[MediaLine]) -> Result<CheckedOffer, SdpError> {
+    if text.len() > MAX_SDP_BYTES {
+        return Err(SdpError::TooLong(text.len()));
+    }
+    if text.trim_end().lines().next().map(str::trim_end) != Some("v=0") {
+        return Err(SdpError::NotSdp(text.chars().take(24).collect()));
+    }
+    let mut sections = vec![Section { lines: Vec::new() }];
+    for (index, line) in text.lines().map(str::trim_end).enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        let mut chars = line.chars();
+        if !(chars.next().is_some_and(|c| c.is_ascii_lowercase()) && chars.next() == Some('=')) {
+            return Err(SdpError::BadLine {
+                line: index + 1,
+                text: line.chars().take(40).collect(),
+            });
+        }
+        if line.starts_with("m=") {
+            sections.push(Section { lines: Vec::new() });
+        }
+        sections
+            .last_mut()
+            .expect("it starts with one section")
+            .lines
+            .push(line);
+    }
+    let (session, media) = sections.split_first().expect("it starts with one section");
+
+    if media.len() > MAX_MEDIA_LINES {
+        return Err(SdpError::TooManyMediaLines(media.len()));
+    }
+    let candidates = sections
+        .iter()
+        .map(|s| s.attributes("candidate").count())
+        .sum();
+    if candidates > MAX_CANDIDATES {
+        return Err(SdpError::TooManyCandidates(candidates));
+    }
+    if !media
+        .iter()
+        .any(|m| matches!(m.kind(), Some("audio" | "video")))
+    {
+        return Err(SdpError::NoMedia);
+    }
+    let lines = check_mids(session, media)?;
+    check_transport(session, media)?;
+    for (index, was) in previous.iter().enumerate() {
+        let is = lines.get(index).map(|l| l.mid.as_str()).unwrap_or_default();
+        if was.mid != is || Some(was.kind.as_str()) != lines.get(index).map(|l| l.kind.as_str()) {
+            return Err(SdpError::Reordered {
+                index,
+                was: was.mid.clone(),
+                is: is.to_owned(),
+            });
+        }
+    }
+    Ok(CheckedOffer {
+        sdp: rewrite(&sections),
+        media: lines,
+    })
+}
+
+fn check_mids(session: &Section, media: &[Section]) -> Result<Vec<MediaLine>, SdpError> {
+    let mut seen = HashSet::new();
+    let mut lines = Vec::with_capacity(media.len());
+    for (index, section) in media.iter().enumerate() {
+        section.once("mid")?;
+        let mid = section
+            .attributes("mid")
+            .next()
+            .filter(|mid| !mid.is_empty());
+        let mid = mid.ok_or(SdpError::MissingMid(index))?;
+        if !seen.insert(mid) {
+            return Err(SdpError::DuplicateMid(mid.to_owned()));
+        }
+        lines.push(MediaLine {
+            mid: mid.to_owned(),
+            kind: section.kind().unwrap_or_default().to_owned(),
+        });
+    }
+    for group in session.attributes("group") {
+        let mut words = group.split_ascii_whitespace();
+        if words.next() == Some("BUNDLE")
+            && let Some(unknown) = words.find(|mid| !seen.contains(mid))
+        {
+            return Err(SdpError::UnknownBundleMid(unknown.to_owned()));
+        }
+    }
+    Ok(lines)
+}
+
+fn check_transport(session: &Section, media: &[Section]) -> Result<(), SdpError> {
+    for attribute in ["ice-ufrag", "ice-pwd"] {
+        let of_session = session.once(attribute)?;
+        for (index, section) in media.iter().enumerate() {
+            if !section.once(attribute)? && !of_session && !section.rejected() {
+                return Err(SdpError::MissingTransport {
+                    attribute,
+                    line: index,
+                });
+            }
+        }
+    }
+    let of_session = session.attributes("fingerprint").next().is_some();
+    match media
+        .iter()
+        .position(|m| !of_session && !m.rejected() && m.attributes("fingerprint").next().is_none())
+    {
+        Some(line) => Err(SdpError::MissingTransport {
+            attribute: "fingerprint",
+            line,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn rewrite(sections: &[Section]) -> String {
+    let mut out = String::new();
+    for section in sections {
+        let media = matches!(section.kind(), Some("audio" | "video"));
+        let mut direction = media.then_some("a=sendonly");
+        for line in &section.lines {
+            let line = match *line {
+                "a=sendrecv" | "a=sendonly" if media => continue,
+                "a=recvonly" | "a=inactive" if media => {
+                    direction = Some("a=inactive");
+                    continue;
+                }
+                // On the session's level a direction is only a default, and each line gets its own.
+                "a=sendrecv" | "a=sendonly" | "a=recvonly" | "a=inactive" => continue,
+                line => line,
+            };
+            if line.starts_with("a=candidate:") && !usable_candidate(line) {
+                continue;
+            }
+            out.push_str(line);
+            out.push_str("\r\n");
+        }
+        if let Some(direction) = direction {
+            out.push_str(direction);
+            out.push_str("\r\n");
+        }
+    }
+    out
+}
+
+/// mDNS names are not resolved (their owner shows itself as a peer-reflexive candidate); only UDP is spoken.
+fn usable_candidate(line: &str) -> bool {
+    let words: Vec<_> = line.split_ascii_whitespace().collect();
+    words.get(2).is_some_and(|t| t.eq_ignore_ascii_case("udp"))
+        && words
+            .get(4)
+            .is_some_and(|a| a.parse::<std::net::IpAddr>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(session: &str, media: &[&str]) -> String {
+        let mut text = format!(
+            "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=fingerprint:sha-256 00:11\r\n{session}"
+        );
+        for m in media {
+            text.push_str(m);
+        }
+        text
+    }
+
+    const VIDEO: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\na=sendrecv\r\n";
+    const AUDIO: &str =
+        "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:1\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n";
+
+    #[test]
+    fn lines_that_want_both_directions_are_answered_as_if_they_sent() {
+        let checked = check_offer(&offer("", &[VIDEO, AUDIO]), &[]).unwrap();
+        assert_eq!(checked.sdp.matches("a=sendonly").count(), 2);
+        assert!(!checked.sdp.contains("a=sendrecv"));
+        assert_eq!(checked.media[1].kind, "audio");
+    }
+
+    #[test]
+    fn a_line_that_only_receives_gets_nothing() {
+        let text = offer("", &[&VIDEO.replace("sendrecv", "recvonly")]);
+        assert!(check_offer(&text, &[]).unwrap().sdp.contains("a=inactive"));
+    }
+
+    #[test]
+    fn text_that_is_no_description_is_refused_with_its_beginning() {
+        let error = check_offer("hello", &[]).unwrap_err();
+        assert_eq!(error, SdpError::NotSdp("hello".into()));
+        assert!(matches!(check_offer("", &[]), Err(SdpError::NotSdp(_))));
+        assert!(matches!(
+            check_offer("v=0\r\nnonsense", &[]),
+            Err(SdpError::BadLine { line: 2, .. })
+        ));
+    }
+
+    #[test]
+    fn bounds_hold_before_anything_is_parsed() {
+        assert!(matches!(
+            check_offer(&"v".repeat(MAX_SDP_BYTES + 1), &[]),
+            Err(SdpError::TooLong(_))
+        ));
+        let lines: Vec<_> = (0..17)
+            .map(|n| VIDEO.replace("mid:0", &format!("mid:{n}")))
+            .collect();
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        assert_eq!(
+            check_offer(&offer("", &lines), &[]).unwrap_err(),
+            SdpError::TooManyMediaLines(17)
+        );
+        let candidate = "a=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n";
+        let text = offer("", &[VIDEO, &candidate.repeat(201)]);
+        assert_eq!(
+            check_offer(&text, &[]).unwrap_err(),
+            SdpError::TooManyCandidates(201)
+        );
+        let text = offer("", &[VIDEO, &candidate.repeat(200)]);
+        assert!(check_offer(&text, &[]).is_ok());
+    }
+
+    #[test]
+    fn two_session_credentials_are_refused() {
+        let text = offer(
+            "a=ice-ufrag:a\r\na=ice-ufrag:b\r\n",
+            &["m=video 9 X 96\r\na=mid:0\r\n"],
+        );
+        assert!(matches!(
+            check_offer(&text, &[]),
+            Err(SdpError::Repeated {
+                attribute: "ice-ufrag",
+                count: 2
+            })
+        ));
+    }
+
+    #[test]
+    fn a_reoffer_keeps_its_lines_in_place() {
+        let first = check_offer(&offer("", &[VIDEO, AUDIO]), &[]).unwrap();
+        assert!(check_offer(&offer("", &[VIDEO, AUDIO]), &first.media).is_ok());
+        assert!(matches!(
+            check_offer(&offer("", &[AUDIO, VIDEO]), &first.media),
+            Err(SdpError::Reordered { index: 0, .. })
+        ));
+        assert!(matches!(
+            check_offer(&offer("", &[VIDEO]), &first.media),
+            Err(SdpError::Reordered { index: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn mids_are_needed_and_unique_and_bundles_name_them() {
+        let text = offer("", &[&VIDEO.replace("a=mid:0\r\n", "")]);
+        assert_eq!(
+            check_offer(&text, &[]).unwrap_err(),
+            SdpError::MissingMid(0)
+        );
+        let text = offer("", &[VIDEO, VIDEO]);
+        assert_eq!(
+            check_offer(&text, &[]).unwrap_err(),
+            SdpError::DuplicateMid("0".into())
+        );
+        let text = offer("a=group:BUNDLE 0 7\r\n", &[VIDEO]);
+        assert_eq!(
+            check_offer(&text, &[]).unwrap_err(),
+            SdpError::UnknownBundleMid("7".into())
+        );
+    }
+
+    #[test]
+    fn only_udp_candidates_with_an_address_are_kept() {
+        let lines = "a=candidate:1 1 udp 1 abc.local 9 typ host\r\n\
+                     a=candidate:2 1 tcp 1 10.0.0.1 9 typ host tcptype active\r\n\
+                     a=candidate:3 1 udp 1 10.0.0.1 9 typ host\r\n";
+        let checked = check_offer(&offer("", &[VIDEO, lines]), &[]).unwrap();
+        assert_eq!(checked.sdp.matches("a=candidate").count(), 1);
+    }
+
+    #[test]
+    fn an_offer_without_media_is_refused() {
+        let text = offer(
+            "",
+            &[
+                "m=application 9 X webrtc-datachannel\r\na=mid:0\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n",
+            ],
+        );
+        assert_eq!(check_offer(&text, &[]).unwrap_err(), SdpError::NoMedia);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "(v=0\r\n)?([a-z]=[ -~]{0,30}(\r)?\n){0,30}.{0,20}") {
+            let _ = check_offer(&text, &[]);
+        }
+    }
+}

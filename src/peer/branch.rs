@@ -1,0 +1,499 @@
+//! One stream's way: encoded frames → decoder → pad or chain, each step bounded.
+//!
+//! The [`Inlet`] is filled from the transport's task and must not make it wait; everything else happens on the
+//! connection's own thread of work, in order.
+
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use gst::prelude::*;
+
+use super::call::EncodedFrame;
+use super::codecs::{Codec, Media, MissingDecoder};
+use super::pump::{Bound, Pump, PumpOwner};
+use super::stage::Stage;
+use crate::logic::frame_facts::{FrameFacts, TimeBase};
+use crate::logic::handoff::{Pushed, WhenFull};
+use crate::logic::registry::ConnectionId;
+use crate::logic::stream_clock::StreamClock;
+
+/// Encoded frames that may wait for the decoder; more means that it does not keep up.
+const ENCODED: Bound = Bound::Buffers(60);
+/// Decoded frames that may wait for what the user built.
+const DECODED_VIDEO: Bound = Bound::Buffers(2);
+const DECODED_AUDIO: Bound = Bound::Duration(gst::ClockTime::from_mseconds(200));
+
+/// What a branch tells its connection; called from any thread, must not block.
+pub trait BranchOwner: Send + Sync {
+    /// The first frame was decoded: the branch can be opened towards the user.
+    fn first_frame(&self, mid: &str);
+    /// The branch cannot go on.
+    fn failed(&self, mid: &str, detail: String);
+    /// An event came up from what the user built.
+    fn upstream(&self, event: &gst::Event) -> bool;
+}
+
+/// Where frames from the network enter.
+pub struct Inlet {
+    pub mid: String,
+    pub codec: Codec,
+    pub stream_id: String,
+    connection: ConnectionId,
+    stage: Arc<dyn Stage>,
+    caps: gst::Caps,
+    clock: Mutex<StreamClock>,
+    pump: Pump,
+}
+
+/// The encoded side has nobody upstream to tell but the call, which asks for a keyframe.
+struct EncodedSide {
+    mid: String,
+    owner: Weak<dyn BranchOwner>,
+    wants_keyframe: Arc<AtomicBool>,
+}
+
+impl PumpOwner for EncodedSide {
+    fn refused(&self, flow: gst::FlowError) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.failed(&self.mid, format!("the decoder refused a frame: {flow}"));
+        }
+    }
+
+    fn upstream(&self, event: &gst::Event) -> bool {
+        if gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok() {
+            self.wants_keyframe.store(true, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn latency(&self) -> gst::ClockTime {
+        gst::ClockTime::ZERO
+    }
+}
+
+impl Inlet {
+    pub fn new(
+        connection: &ConnectionId,
+        frame: &EncodedFrame,
+        stage: Arc<dyn Stage>,
+        owner: Weak<dyn BranchOwner>,
+    ) -> (Arc<Self>, Arc<AtomicBool>) {
+        let wants_keyframe = Arc::new(AtomicBool::new(false));
+        let mid = frame.mid.to_string();
+        let side = EncodedSide {
+            mid: mid.clone(),
+            owner,
+            wants_keyframe: wants_keyframe.clone(),
+        };
+        let inlet = Self {
+            stream_id: format!("{connection}/{mid}"),
+            mid,
+            codec: frame.codec,
+            connection: connection.clone(),
+            stage,
+            caps: frame.codec.caps(),
+            clock: Mutex::new(StreamClock::new(frame.codec.clock_rate())),
+            pump: Pump::new(
+                gst::Pad::builder(gst::PadDirection::Src),
+                ENCODED,
+                match frame.codec.media() {
+                    Media::Video => WhenFull::DropToKey,
+                    Media::Audio => WhenFull::DropOldest,
+                },
+                Arc::new(side),
+            ),
+        };
+        (Arc::new(inlet), wants_keyframe)
+    }
+
+    /// Takes a frame; says whether the stream needs a keyframe to go on.
+    pub fn push(&self, frame: EncodedFrame, now: Instant) -> bool {
+        let Some(running) = self.stage.running_time() else {
+            return true;
+        };
+        if frame.codec != self.codec {
+            return false;
+        }
+        let age = now.saturating_duration_since(frame.arrival);
+        let arrival = Duration::from(running).saturating_sub(age);
+        let (pts, ticks) = {
+            let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+            let pts = clock.running_time(frame.rtp_time, arrival);
+            (pts, clock.ticks(frame.rtp_time))
+        };
+        let wall = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .saturating_sub(age);
+        let facts = FrameFacts {
+            connection_id: Some(self.connection.to_string()),
+            stream_id: Some(self.stream_id.clone()),
+            mid: Some(self.mid.clone()),
+            ssrc: Some(frame.ssrc),
+            rtp_timestamp: Some(frame.rtp_time as u32),
+            arrival_time: Some(wall.as_nanos() as u64),
+            pts: Some(ticks),
+            time_base: Some(TimeBase {
+                num: 1,
+                den: self.codec.clock_rate() as i32,
+            }),
+            ..FrameFacts::default()
+        };
+        let mut buffer = gst::Buffer::from_slice(frame.data);
+        {
+            let buffer = buffer.get_mut().expect("it is new");
+            buffer.set_pts(gst::ClockTime::try_from(pts).ok());
+            if !frame.keyframe {
+                buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
+            }
+            facts.write(buffer);
+        }
+        let pushed = self.pump.push(buffer, self.caps.clone(), frame.keyframe);
+        matches!(pushed, Pushed::NeedsKey(_))
+    }
+
+    /// Frames are dropped from now on.
+    pub fn close(&self) {
+        self.pump.abandon();
+    }
+}
+
+/// Why a branch does not come to be.
+#[derive(Debug, thiserror::Error)]
+pub enum BranchError {
+    #[error(transparent)]
+    Decoder(#[from] MissingDecoder),
+    #[error("{0}")]
+    Gst(#[from] gst::glib::BoolError),
+    #[error("{0}")]
+    State(#[from] gst::StateChangeError),
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+}
+
+/// What is wrong with a chain's description.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    #[error("{0}")]
+    Parse(#[from] gst::glib::Error),
+    #[error(
+        "the chain {0:?} has {1} unlinked sink pads; exactly one is needed, for the frames to enter"
+    )]
+    SinkPads(String, usize),
+    #[error(
+        "the chain {0:?} has an unlinked src pad, but nothing is sent back yet; end it with a sink"
+    )]
+    SrcPad(String),
+}
+
+/// The description of a processing bin, known to parse.
+#[derive(Debug, Clone)]
+pub struct Chain(Arc<str>);
+
+impl FromStr for Chain {
+    type Err = ChainError;
+
+    fn from_str(description: &str) -> Result<Self, ChainError> {
+        let chain = Self(description.into());
+        chain.make()?;
+        Ok(chain)
+    }
+}
+
+impl Chain {
+    /// A new bin with one ghost pad, `sink`.
+    pub fn make(&self) -> Result<gst::Bin, ChainError> {
+        let bin = gst::parse::bin_from_description_full(
+            &self.0,
+            false,
+            None,
+            gst::ParseFlags::FATAL_ERRORS,
+        )?;
+        let bin = bin
+            .downcast::<gst::Bin>()
+            .expect("a bin was asked for, and no flag says otherwise");
+        let unlinked: Vec<gst::Pad> = bin
+            .children()
+            .iter()
+            .flat_map(|element| element.pads())
+            .filter(|pad| !pad.is_linked())
+            .collect();
+        if unlinked
+            .iter()
+            .any(|p| p.direction() == gst::PadDirection::Src)
+        {
+            return Err(ChainError::SrcPad(self.0.to_string()));
+        }
+        let [sink] = unlinked.as_slice() else {
+            return Err(ChainError::SinkPads(self.0.to_string(), unlinked.len()));
+        };
+        let ghost = gst::GhostPad::builder_with_target(sink)
+            .expect("the pad is not linked")
+            .name("sink")
+            .build();
+        bin.add_pad(&ghost).expect("the bin has no other pad");
+        Ok(bin)
+    }
+}
+
+/// The raw side: between the decoder and what the user built.
+struct RawSide {
+    mid: String,
+    stage: Arc<dyn Stage>,
+    owner: Weak<dyn BranchOwner>,
+}
+
+impl PumpOwner for RawSide {
+    fn refused(&self, flow: gst::FlowError) {
+        let Some(owner) = self.owner.upgrade() else {
+            return;
+        };
+        match flow {
+            // What ended by itself takes nothing more; others go on.
+            gst::FlowError::Eos => {}
+            // An element that posted an error has said it better.
+            gst::FlowError::Error => {}
+            flow => owner.failed(&self.mid, format!("the stream was refused: {flow}")),
+        }
+    }
+
+    fn upstream(&self, event: &gst::Event) -> bool {
+        self.owner.upgrade().is_some_and(|o| o.upstream(event))
+    }
+
+    fn latency(&self) -> gst::ClockTime {
+        self.stage.latency()
+    }
+}
+
+pub struct Branch {
+    pub inlet: Arc<Inlet>,
+    pipeline: gst::Pipeline,
+    stage: Arc<dyn Stage>,
+    raw: Arc<Pump>,
+    /// Parser and decoder.
+    elements: Vec<gst::Element>,
+    /// Takes what leaves the decoder.
+    tail: gst::Pad,
+    started: Option<Started>,
+}
+
+struct Started {
+    at: Instant,
+    chain: Option<gst::Bin>,
+}
+
+impl Branch {
+    /// Puts a decoder behind the inlet.
+    pub fn new(
+        inlet: Arc<Inlet>,
+        pipeline: &gst::Pipeline,
+        stage: Arc<dyn Stage>,
+        owner: Weak<dyn BranchOwner>,
+    ) -> Result<Self, BranchError> {
+        let media = inlet.codec.media();
+        let elements = inlet.codec.decoder()?;
+        pipeline.add_many(&elements)?;
+        gst::Element::link_many(&elements)?;
+        let builder = match stage.chain(media) {
+            Some(_) => gst::Pad::builder(gst::PadDirection::Src),
+            None => stage.pad_builder(media),
+        };
+        let side = RawSide {
+            mid: inlet.mid.clone(),
+            stage: stage.clone(),
+            owner: owner.clone(),
+        };
+        let bound = match media {
+            Media::Video => DECODED_VIDEO,
+            Media::Audio => DECODED_AUDIO,
+        };
+        let raw = Arc::new(Pump::new(
+            builder,
+            bound,
+            WhenFull::DropOldest,
+            Arc::new(side),
+        ));
+        let tail = tail_pad(&inlet, raw.clone(), owner);
+        tail.set_active(true)?;
+        let (first, last) = (elements.first(), elements.last());
+        let (first, last) = first.zip(last).expect("a decoder has an element");
+        let link = |src: &gst::Pad, sink: &gst::Pad| {
+            // Our pads have no parent, so there is no hierarchy to check.
+            src.link_full(sink, gst::PadLinkCheck::empty())
+                .map_err(|error| gst::glib::bool_error!("pads do not link: {error}"))
+        };
+        let decoder_sink = first.static_pad("sink").expect("decoders have one");
+        let decoder_src = last.static_pad("src").expect("decoders have one");
+        link(inlet.pump.pad(), &decoder_sink)?;
+        link(&decoder_src, &tail)?;
+        for element in &elements {
+            element.sync_state_with_parent()?;
+        }
+        let branch = Self {
+            pipeline: pipeline.clone(),
+            stage,
+            raw,
+            elements,
+            tail,
+            started: None,
+            inlet,
+        };
+        let inlet = &branch.inlet;
+        inlet
+            .pump
+            .open(gst::event::StreamStart::new(&inlet.stream_id), &inlet.caps);
+        inlet.pump.start()?;
+        Ok(branch)
+    }
+
+    /// Opens towards the user, once the first frame was decoded.
+    pub fn start(&mut self, group: gst::GroupId) -> Result<(), BranchError> {
+        if self.started.is_some() {
+            return Ok(());
+        }
+        let media = self.inlet.codec.media();
+        let caps = self.tail.current_caps();
+        let caps = caps.ok_or_else(|| gst::glib::bool_error!("a decoder that says no caps"))?;
+        let stream_start = gst::event::StreamStart::builder(&self.inlet.stream_id)
+            .group_id(group)
+            .build();
+        let mut pad = None;
+        let chain = match self.stage.chain(media) {
+            Some(chain) => Some(self.join_chain(chain, stream_start, &caps)?),
+            None => {
+                self.raw.open(stream_start, &caps);
+                self.stage.add_pad(self.raw.pad());
+                pad = Some(self.raw.pad().name());
+                None
+            }
+        };
+        self.started = Some(Started {
+            at: Instant::now(),
+            chain,
+        });
+        self.stage.post(
+            gst::Structure::builder("rtc-stream-started")
+                .field("connection-id", self.inlet.connection.as_str())
+                .field("stream-id", &self.inlet.stream_id)
+                .field("media", media.as_str())
+                .field("codec", self.inlet.codec.as_str())
+                .field_if_some("pad", pad)
+                .build(),
+        );
+        self.raw.start()?;
+        Ok(())
+    }
+
+    fn join_chain(
+        &self,
+        chain: Chain,
+        stream_start: gst::Event,
+        caps: &gst::Caps,
+    ) -> Result<gst::Bin, BranchError> {
+        let bin = chain.make()?;
+        self.pipeline.add(&bin)?;
+        let sink = bin.static_pad("sink").expect("a chain has one");
+        self.raw
+            .pad()
+            .link_full(&sink, gst::PadLinkCheck::empty())
+            .map_err(|error| gst::glib::bool_error!("the chain does not link: {error}"))?;
+        self.raw.open(stream_start, caps);
+        bin.sync_state_with_parent()?;
+        Ok(bin)
+    }
+
+    /// The chain of this branch, to know whose EOS is meant.
+    pub fn chain(&self) -> Option<&gst::Bin> {
+        self.started.as_ref()?.chain.as_ref()
+    }
+
+    /// EOS goes down the branch; [`Branch::wait_eos`] waits for it.
+    pub fn finish(&self) {
+        self.inlet.close();
+        if self.started.is_some() {
+            self.raw.finish();
+        }
+    }
+
+    /// Waits until EOS was pushed, at most `limit`.
+    pub fn wait_eos(&self, limit: Duration) -> bool {
+        self.started.is_none() || self.raw.wait_finished(limit)
+    }
+
+    /// What hangs downstream is unblocked and dropped.
+    pub fn flush(&self) {
+        if self.started.is_some() {
+            self.raw.flush();
+        }
+    }
+
+    /// Takes everything apart; says `rtc-stream-ended` where a start was said.
+    pub fn stop(mut self, reason: &str) {
+        self.inlet.pump.abandon();
+        self.raw.stop();
+        let started = self.started.take();
+        if let Some(started) = &started {
+            match &started.chain {
+                Some(chain) => {
+                    let _ = chain.set_state(gst::State::Null);
+                    let _ = self.pipeline.remove(chain);
+                }
+                None => self.stage.remove_pad(self.raw.pad()),
+            }
+        } else if self.stage.chain(self.inlet.codec.media()).is_none() {
+            self.stage.forget_pad(self.raw.pad());
+        }
+        self.inlet.pump.stop();
+        let _ = self.tail.set_active(false);
+        for element in &self.elements {
+            let _ = element.set_state(gst::State::Null);
+            let _ = self.pipeline.remove(element);
+        }
+        if let Some(started) = started {
+            let (buffers, dropped) = self.raw.counts();
+            let lasted = started.at.elapsed().as_nanos() as u64;
+            self.stage.post(
+                gst::Structure::builder("rtc-stream-ended")
+                    .field("connection-id", self.inlet.connection.as_str())
+                    .field("stream-id", &self.inlet.stream_id)
+                    .field("media", self.inlet.codec.media().as_str())
+                    .field("reason", reason)
+                    .field("buffers", buffers)
+                    .field("dropped", dropped)
+                    .field("duration", lasted)
+                    .build(),
+            );
+        }
+    }
+}
+
+/// The pad behind the decoder: hands frames over and never waits.
+fn tail_pad(inlet: &Arc<Inlet>, raw: Arc<Pump>, owner: Weak<dyn BranchOwner>) -> gst::Pad {
+    let mid = inlet.mid.clone();
+    let first = AtomicBool::new(true);
+    gst::Pad::builder(gst::PadDirection::Sink)
+        .chain_function(move |pad, _, buffer| {
+            let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
+            raw.push(buffer, caps, true);
+            if first.swap(false, Ordering::Relaxed)
+                && let Some(owner) = owner.upgrade()
+            {
+                owner.first_frame(&mid);
+            }
+            Ok(gst::FlowSuccess::Ok)
+        })
+        // Events end here: caps stay on the pad, and the branch's own end is decided elsewhere.
+        .event_function(|_, _, _| true)
+        .query_function(|pad, parent, query| match query.view_mut() {
+            gst::QueryViewMut::Allocation(_) => false,
+            gst::QueryViewMut::AcceptCaps(accept) => {
+                accept.set_result(true);
+                true
+            }
+            _ => gst::Pad::query_default(pad, parent, query),
+        })
+        .build()
+}

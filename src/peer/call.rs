@@ -1,0 +1,442 @@
+//! One connection without sockets or clocks.
+//!
+//! A [`Call`] is told of datagrams, time and wishes, and says what to send, what happened, and when it wants
+//! to be told of time again. It drains str0m after every mutation itself, so no caller can forget to.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use str0m::change::{SdpAnswer, SdpOffer};
+use str0m::channel::ChannelId;
+use str0m::config::DtlsCert;
+use str0m::crypto::CryptoProvider;
+use str0m::format::Codec as StrCodec;
+use str0m::media::{KeyframeRequestKind, MediaData, Mid, Rid};
+use str0m::net::{Protocol, Receive, Transmit};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
+
+use super::codecs::Codec;
+use crate::logic::connection::{EndReason, Patience, Watchdog};
+use crate::logic::frame_gate::{FrameGate, Verdict};
+use crate::logic::wire::sdp::CheckedOffer;
+
+/// Most data channels of one connection that are listened to.
+const MAX_CHANNELS: usize = 64;
+/// Most tracks of one connection that are listened to.
+const MAX_TRACKS: usize = 16;
+/// What may wait in a data channel before messages are dropped.
+const CHANNEL_BACKLOG: usize = 256 * 1024;
+
+/// What every call of a session shares.
+#[derive(Clone)]
+pub struct CallConfig {
+    pub certificate: DtlsCert,
+    pub crypto: Arc<CryptoProvider>,
+    /// In order of preference.
+    pub codecs: Vec<Codec>,
+    /// How long a gap is waited for.
+    pub latency: Duration,
+    pub patience: Patience,
+}
+
+impl CallConfig {
+    /// Makes the certificate; takes a few milliseconds.
+    pub fn new(codecs: Vec<Codec>, latency: Duration, patience: Patience) -> Self {
+        let crypto = Arc::new(str0m::crypto::from_feature_flags());
+        let certificate = crypto
+            .dtls_provider
+            .generate_certificate()
+            .expect("OpenSSL makes P-256 certificates");
+        Self {
+            certificate,
+            crypto,
+            codecs,
+            latency,
+            patience,
+        }
+    }
+}
+
+/// A whole encoded frame that builds only on frames that were given out before it.
+#[derive(Debug, Clone)]
+pub struct EncodedFrame {
+    pub mid: Mid,
+    pub codec: Codec,
+    pub data: Arc<[u8]>,
+    /// RTP time, extended to 64 bit; the lower 32 are what stood in the packets.
+    pub rtp_time: u64,
+    pub ssrc: u32,
+    /// When its first packet came.
+    pub arrival: Instant,
+    pub keyframe: bool,
+}
+
+/// What happened in a call.
+#[derive(Debug)]
+pub enum CallEvent {
+    /// ICE and DTLS stand.
+    Connected,
+    Frame(EncodedFrame),
+    Message {
+        label: String,
+        data: Vec<u8>,
+        binary: bool,
+    },
+    /// Nothing follows.
+    Ended {
+        reason: EndReason,
+        detail: Option<String>,
+    },
+}
+
+/// Why an offer has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("the session description is not understood: {0}")]
+    Sdp(String),
+    #[error("the offer cannot be answered: {0}")]
+    Rtc(#[from] RtcError),
+}
+
+/// What became of a message to the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    Yes,
+    /// The peer has no channel open.
+    NoChannel,
+    /// The peer does not keep up.
+    Full,
+}
+
+struct Track {
+    mid: Mid,
+    /// Of simulcast layers the first that came is taken.
+    rid: Option<Rid>,
+    gate: FrameGate,
+    ssrc: u32,
+}
+
+pub struct Call {
+    rtc: Rtc,
+    watchdog: Watchdog,
+    tracks: Vec<Track>,
+    /// Open channels, oldest first.
+    channels: Vec<(ChannelId, String)>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<CallEvent>,
+    /// When str0m wants to be told of time.
+    timeout: Instant,
+    connected: bool,
+    ended: bool,
+}
+
+impl Call {
+    /// Answers an offer. `candidates` are the addresses the peer may reach us at.
+    pub fn answer(
+        config: &CallConfig,
+        offer: &CheckedOffer,
+        candidates: &[Candidate],
+        now: Instant,
+    ) -> Result<(Self, String), CallError> {
+        let offer = parse_offer(offer)?;
+        let mut call = Self {
+            rtc: rtc_config(config).build(now),
+            watchdog: Watchdog::new(config.patience, now),
+            tracks: Vec::new(),
+            channels: Vec::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            timeout: now,
+            connected: false,
+            ended: false,
+        };
+        call.rtc.handle_input(Input::Timeout(now))?;
+        call.drain(now);
+        for candidate in candidates {
+            call.rtc.add_local_candidate(candidate.clone());
+            call.drain(now);
+        }
+        let answer = call.accept(offer, now)?;
+        Ok((call, answer))
+    }
+
+    /// Answers a later offer of the same connection.
+    pub fn answer_again(
+        &mut self,
+        offer: &CheckedOffer,
+        now: Instant,
+    ) -> Result<String, CallError> {
+        let offer = parse_offer(offer)?;
+        self.accept(offer, now)
+    }
+
+    fn accept(&mut self, offer: SdpOffer, now: Instant) -> Result<String, CallError> {
+        let answer: Result<SdpAnswer, _> = self.rtc.sdp_api().accept_offer(offer);
+        self.drain(now);
+        Ok(answer?.to_sdp_string())
+    }
+
+    /// Whether a datagram belongs to this call.
+    pub fn accepts(&self, datagram: &Input) -> bool {
+        !self.ended && self.rtc.accepts(datagram)
+    }
+
+    /// A datagram of this call's peer came.
+    pub fn receive(&mut self, datagram: Input, now: Instant) {
+        self.watchdog.on_datagram(now);
+        self.input(datagram, now);
+    }
+
+    /// Time has come: see [`Call::poll_timeout`].
+    pub fn tick(&mut self, now: Instant) {
+        if let Some(reason) = self.watchdog.check(now) {
+            return self.end(reason, None);
+        }
+        for index in 0..self.tracks.len() {
+            if self.tracks[index].gate.repeat(now) {
+                self.ask_for_keyframe(index);
+                self.drain(now);
+            }
+        }
+        self.input(Input::Timeout(now), now);
+    }
+
+    fn input(&mut self, input: Input, now: Instant) {
+        if self.ended {
+            return;
+        }
+        let result = self.rtc.handle_input(input);
+        self.drain(now);
+        if let Err(error) = result {
+            self.fail(error);
+        }
+    }
+
+    /// When the call wants to be told of time.
+    pub fn poll_timeout(&self) -> Instant {
+        let repeats = self.tracks.iter().filter_map(|t| t.gate.repeat_at());
+        repeats
+            .chain(self.watchdog.deadline())
+            .fold(self.timeout, Instant::min)
+    }
+
+    /// What is to be sent, until there is nothing more.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// What happened, until there is nothing more.
+    pub fn poll_event(&mut self) -> Option<CallEvent> {
+        self.events.pop_front()
+    }
+
+    /// Frames of `mid` were lost behind this call: nothing more comes before a keyframe.
+    pub fn need_keyframe(&mut self, mid: Mid, now: Instant) {
+        if let Some(index) = self.tracks.iter().position(|t| t.mid == mid)
+            && self.tracks[index].gate.close(now)
+        {
+            self.ask_for_keyframe(index);
+            self.drain(now);
+        }
+    }
+
+    /// Sends a text on the oldest open channel.
+    pub fn send_text(&mut self, text: &str, now: Instant) -> Sent {
+        let Some(&(id, _)) = self.channels.first() else {
+            return Sent::NoChannel;
+        };
+        let Some(mut channel) = self.rtc.channel(id) else {
+            return Sent::NoChannel;
+        };
+        if channel.buffered_amount() + text.len() > CHANNEL_BACKLOG {
+            return Sent::Full;
+        }
+        let written = channel.write(false, text.as_bytes());
+        self.drain(now);
+        match written {
+            Ok(true) => Sent::Yes,
+            Ok(false) => Sent::Full,
+            Err(error) => {
+                self.fail(error);
+                Sent::NoChannel
+            }
+        }
+    }
+
+    /// Says goodbye. What is to be sent of it comes from [`Call::poll_transmit`]; no event follows.
+    pub fn close(&mut self, now: Instant) {
+        if !self.ended {
+            self.ended = true;
+            self.events.clear();
+            // A handshake that never finished leaves nothing to close properly.
+            let _ = self.rtc.close();
+            self.drain(now);
+        }
+    }
+
+    fn end(&mut self, reason: EndReason, detail: Option<String>) {
+        if !self.ended {
+            self.ended = true;
+            self.events.push_back(CallEvent::Ended { reason, detail });
+        }
+    }
+
+    fn fail(&mut self, error: RtcError) {
+        let reason = match self.connected {
+            true => EndReason::PeerLost,
+            false => EndReason::SetupFailed,
+        };
+        self.end(reason, Some(error.to_string()));
+    }
+
+    /// Empties str0m, as it wants after every mutation.
+    fn drain(&mut self, now: Instant) {
+        loop {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(at)) => {
+                    self.timeout = at;
+                    return;
+                }
+                Ok(Output::Transmit(transmit)) => self.transmits.push_back(transmit),
+                Ok(Output::Event(event)) => self.on_event(event, now),
+                Err(error) => {
+                    self.timeout = now + Duration::from_secs(3600);
+                    return self.fail(error);
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event, now: Instant) {
+        if self.ended {
+            return;
+        }
+        match event {
+            Event::Connected => {
+                self.connected = true;
+                self.watchdog.on_connected(now);
+                self.events.push_back(CallEvent::Connected);
+            }
+            Event::MediaData(data) => self.on_media(data, now),
+            Event::ChannelOpen(id, label) if self.channels.len() < MAX_CHANNELS => {
+                self.channels.push((id, label));
+            }
+            Event::ChannelClose(id) => self.channels.retain(|(open, _)| *open != id),
+            Event::ChannelData(data) => {
+                if let Some((_, label)) = self.channels.iter().find(|(id, _)| *id == data.id) {
+                    self.events.push_back(CallEvent::Message {
+                        label: label.clone(),
+                        data: data.data,
+                        binary: data.binary,
+                    });
+                }
+            }
+            Event::Closed => self.end(EndReason::ClientClosed, None),
+            _ => {}
+        }
+    }
+
+    fn on_media(&mut self, media: MediaData, now: Instant) {
+        let Some(codec) = codec_of(media.params.spec().codec) else {
+            return;
+        };
+        let index = match self.tracks.iter().position(|t| t.mid == media.mid) {
+            Some(index) if self.tracks[index].rid == media.rid => index,
+            Some(_) => return,
+            None if self.tracks.len() >= MAX_TRACKS => return,
+            None => {
+                self.tracks.push(Track {
+                    mid: media.mid,
+                    rid: media.rid,
+                    gate: FrameGate::default(),
+                    ssrc: 0,
+                });
+                self.tracks.len() - 1
+            }
+        };
+        let keyframe = codec.is_audio() || media.is_keyframe();
+        match self.tracks[index]
+            .gate
+            .check(media.contiguous, keyframe, now)
+        {
+            Verdict::Pass => {}
+            Verdict::Drop => return,
+            Verdict::DropAndRequestKeyframe => return self.ask_for_keyframe(index),
+        }
+        // A sender may change its SSRC; a keyframe is where it would.
+        let track = &mut self.tracks[index];
+        if (keyframe || track.ssrc == 0)
+            && let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(track.mid, track.rid)
+        {
+            track.ssrc = *stream.ssrc();
+        }
+        self.events.push_back(CallEvent::Frame(EncodedFrame {
+            mid: media.mid,
+            codec,
+            data: media.data,
+            rtp_time: media.time.numer(),
+            ssrc: track.ssrc,
+            arrival: media.network_time,
+            keyframe,
+        }));
+    }
+
+    /// The caller drains, or is being drained.
+    fn ask_for_keyframe(&mut self, index: usize) {
+        let (mid, rid) = (self.tracks[index].mid, self.tracks[index].rid);
+        let Some(mut writer) = self.rtc.writer(mid) else {
+            return;
+        };
+        let kind = [KeyframeRequestKind::Pli, KeyframeRequestKind::Fir]
+            .into_iter()
+            .find(|kind| writer.is_request_keyframe_possible(*kind));
+        if let Some(kind) = kind {
+            // Fails only for a track that has gone meanwhile.
+            let _ = writer.request_keyframe(rid, kind);
+        }
+    }
+}
+
+/// What came on a socket, as a call's input; `None` for what is neither STUN, DTLS, RTP nor RTCP.
+pub fn datagram(
+    now: Instant,
+    source: SocketAddr,
+    destination: SocketAddr,
+    bytes: &[u8],
+) -> Option<Input<'_>> {
+    Receive::new(Protocol::Udp, source, destination, bytes)
+        .ok()
+        .map(|receive| Input::Receive(now, receive))
+}
+
+fn parse_offer(offer: &CheckedOffer) -> Result<SdpOffer, CallError> {
+    SdpOffer::from_sdp_string(&offer.sdp).map_err(|error| CallError::Sdp(error.to_string()))
+}
+
+fn codec_of(codec: StrCodec) -> Option<Codec> {
+    match codec {
+        StrCodec::Vp8 => Some(Codec::Vp8),
+        StrCodec::H264 => Some(Codec::H264),
+        StrCodec::Opus => Some(Codec::Opus),
+        _ => None,
+    }
+}
+
+fn rtc_config(config: &CallConfig) -> str0m::RtcConfig {
+    let rtc = Rtc::builder()
+        .set_crypto_provider(config.crypto.clone())
+        .set_dtls_cert(config.certificate.clone())
+        .clear_codecs()
+        // Waiting is bounded by time, not by a number of frames.
+        .set_reordering_size_video(1000)
+        .set_reordering_size_audio(1000)
+        .set_reordering_timeout_video(Some(config.latency))
+        .set_reordering_timeout_audio(Some(config.latency));
+    config.codecs.iter().fold(rtc, |rtc, codec| match codec {
+        Codec::Vp8 => rtc.enable_vp8(true),
+        Codec::H264 => rtc.enable_h264(true),
+        Codec::Opus => rtc.enable_opus(true, false),
+    })
+}

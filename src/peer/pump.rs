@@ -1,0 +1,273 @@
+//! A source pad, the bounded queue in front of it, and the thread that pushes.
+//!
+//! This is what keeps two sides apart: whoever fills the queue never waits, and flow errors, EOS and latency of
+//! what is linked to the pad never reach it.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+use crate::logic::handoff::{Handoff, Pushed, WhenFull};
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+pub enum Bound {
+    Buffers(u64),
+    Duration(gst::ClockTime),
+}
+
+impl Bound {
+    fn limit(self) -> u64 {
+        match self {
+            Self::Buffers(n) => n,
+            Self::Duration(time) => time.nseconds(),
+        }
+    }
+
+    fn cost(self, buffer: &gst::BufferRef) -> u64 {
+        match self {
+            Self::Buffers(_) => 1,
+            Self::Duration(_) => buffer.duration().map_or(0, gst::ClockTime::nseconds),
+        }
+    }
+}
+
+/// Told from the pushing thread; must not block.
+pub trait PumpOwner: Send + Sync {
+    /// What is linked to the pad refuses for good.
+    fn refused(&self, flow: gst::FlowError);
+    /// An event came up the pad; whether it was taken.
+    fn upstream(&self, event: &gst::Event) -> bool;
+    /// What the LATENCY query says, the element's own part and all before it.
+    fn latency(&self) -> gst::ClockTime;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// EOS follows what waits.
+    Finishing,
+    /// Nothing is pushed any more.
+    Closed,
+}
+
+struct State {
+    queue: Handoff<(gst::Buffer, gst::Caps)>,
+    phase: Phase,
+    /// EOS was pushed, or can no longer be.
+    finished: bool,
+    /// Downstream takes nothing more.
+    refused: bool,
+    pushed: u64,
+}
+
+struct Shared {
+    bound: Bound,
+    state: Mutex<State>,
+    wake: Condvar,
+    owner: Arc<dyn PumpOwner>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub struct Pump {
+    shared: Arc<Shared>,
+    pad: gst::Pad,
+}
+
+impl Pump {
+    /// `builder` makes the pad; it is activated, but nothing is pushed before [`Pump::start`].
+    pub fn new(
+        builder: gst::PadBuilder<gst::Pad>,
+        bound: Bound,
+        when_full: WhenFull,
+        owner: Arc<dyn PumpOwner>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            bound,
+            state: Mutex::new(State {
+                queue: Handoff::new(bound.limit(), when_full),
+                phase: Phase::Running,
+                finished: false,
+                refused: false,
+                pushed: 0,
+            }),
+            wake: Condvar::new(),
+            owner,
+        });
+        let for_events = Arc::downgrade(&shared);
+        let for_queries = Arc::downgrade(&shared);
+        let pad = builder
+            .event_function(move |_, _, event| {
+                for_events
+                    .upgrade()
+                    .is_some_and(|shared| shared.owner.upstream(&event))
+            })
+            .query_function(move |pad, parent, query| match query.view_mut() {
+                gst::QueryViewMut::Latency(latency) => {
+                    let own = for_queries.upgrade().map(|s| s.owner.latency());
+                    latency.set(true, own.unwrap_or_default(), gst::ClockTime::NONE);
+                    true
+                }
+                _ => gst::Pad::query_default(pad, parent, query),
+            })
+            .build();
+        Self { shared, pad }
+    }
+
+    pub fn pad(&self) -> &gst::Pad {
+        &self.pad
+    }
+
+    /// Activates the pad and gives it what every stream begins with; what is linked sees it before any buffer.
+    pub fn open(&self, stream_start: gst::Event, caps: &gst::Caps) {
+        // Fails only for a pad whose element refuses, and ours do not.
+        let _ = self.pad.set_active(true);
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        self.pad.push_event(stream_start);
+        self.pad.push_event(gst::event::Caps::new(caps));
+        self.pad.push_event(gst::event::Segment::new(&segment));
+    }
+
+    /// Starts the thread that pushes.
+    pub fn start(&self) -> Result<(), gst::glib::BoolError> {
+        let shared = self.shared.clone();
+        let pad = self.pad.downgrade();
+        self.pad.start_task(move || {
+            if let Some(pad) = pad.upgrade() {
+                step(&shared, &pad);
+            }
+        })
+    }
+
+    /// Adds a buffer; never waits.
+    pub fn push(&self, buffer: gst::Buffer, caps: gst::Caps, key: bool) -> Pushed {
+        let cost = self.shared.bound.cost(&buffer);
+        let mut state = self.shared.lock();
+        if state.phase != Phase::Running || state.refused {
+            state.queue.dropped += 1;
+            return Pushed::Displaced(1);
+        }
+        let pushed = state.queue.push((buffer, caps), cost, key);
+        self.shared.wake.notify_all();
+        pushed
+    }
+
+    /// EOS follows what waits.
+    pub fn finish(&self) {
+        let mut state = self.shared.lock();
+        if state.phase == Phase::Running {
+            state.phase = Phase::Finishing;
+        }
+        self.shared.wake.notify_all();
+    }
+
+    /// Waits until EOS was pushed, at most `limit`.
+    pub fn wait_finished(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut state = self.shared.lock();
+        while !state.finished {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self
+                .shared
+                .wake
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+
+    /// Unblocks and drops what is downstream, so that a push that hangs there returns.
+    pub fn flush(&self) {
+        self.abandon();
+        self.pad.push_event(gst::event::FlushStart::new());
+    }
+
+    /// Nothing more is pushed; does not wait for a push under way.
+    pub fn abandon(&self) {
+        let mut state = self.shared.lock();
+        state.phase = Phase::Closed;
+        state.queue.clear();
+        self.shared.wake.notify_all();
+    }
+
+    /// Stops the thread, waiting for a push under way. Never called from it.
+    pub fn stop(&self) {
+        self.abandon();
+        let _ = self.pad.set_active(false);
+        let _ = self.pad.stop_task();
+    }
+
+    /// Buffers pushed, and dropped because downstream was slow.
+    pub fn counts(&self) -> (u64, u64) {
+        let state = self.shared.lock();
+        (state.pushed, state.queue.dropped)
+    }
+}
+
+/// One turn of the pushing thread.
+fn step(shared: &Shared, pad: &gst::Pad) {
+    let next = {
+        let mut state = shared.lock();
+        loop {
+            if state.phase == Phase::Closed {
+                break None;
+            }
+            if let Some(item) = state.queue.pop() {
+                break Some(item);
+            }
+            if state.phase == Phase::Finishing {
+                break None;
+            }
+            state = shared
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    };
+    match next {
+        Some((buffer, caps)) => {
+            if pad.current_caps().as_ref() != Some(&caps) {
+                pad.push_event(gst::event::Caps::new(&caps));
+            }
+            let flow = pad.push(buffer);
+            let refused = {
+                let mut state = shared.lock();
+                state.pushed += 1;
+                match flow {
+                    Ok(_) | Err(gst::FlowError::NotLinked | gst::FlowError::Flushing) => None,
+                    Err(flow) if !state.refused => {
+                        state.refused = true;
+                        state.queue.clear();
+                        Some(flow)
+                    }
+                    Err(_) => None,
+                }
+            };
+            if let Some(flow) = refused {
+                shared.owner.refused(flow);
+            }
+        }
+        None => {
+            let finishing = shared.lock().phase == Phase::Finishing;
+            if finishing {
+                pad.push_event(gst::event::Eos::new());
+            }
+            let mut state = shared.lock();
+            state.finished = true;
+            state.phase = Phase::Closed;
+            shared.wake.notify_all();
+            drop(state);
+            let _ = pad.pause_task();
+        }
+    }
+}

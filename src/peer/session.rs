@@ -1,0 +1,209 @@
+//! What doors and the element hold: answers offers, ends connections, shuts down.
+
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::call::{Call, CallConfig, CallError};
+use super::connection::{Connection, Visitor};
+use super::sockets::{Addresses, Sockets};
+use super::stage::Stage;
+use super::transport::{Command, OfferRefused, Transport};
+use crate::logic::connection::EndReason;
+use crate::logic::registry::{ConnectionId, Refused, Registry};
+use crate::logic::wire::sdp::{SdpError, check_offer};
+
+pub struct SessionConfig {
+    pub call: CallConfig,
+    pub addresses: Addresses,
+    pub max_connections: u32,
+    pub drain_timeout: Duration,
+}
+
+/// Why a visitor is turned away.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Place(#[from] Refused),
+    #[error(transparent)]
+    Sdp(#[from] SdpError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("there is no connection with the id {0:?}")]
+    NoSuchConnection(String),
+    #[error("the server is shutting down")]
+    Gone,
+}
+
+impl Refusal {
+    /// A word for programs; the text is for people.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Place(Refused::Full(_)) => "too-many-connections",
+            Self::Place(Refused::Duplicate(_)) => "duplicate-id",
+            Self::Place(Refused::Closed) | Self::Gone => "shutting-down",
+            Self::Sdp(_) | Self::Call(_) => "invalid-sdp",
+            Self::NoSuchConnection(_) => "no-such-connection",
+        }
+    }
+}
+
+/// An answered offer.
+pub struct Answered {
+    pub id: ConnectionId,
+    pub sdp: String,
+}
+
+pub struct Session {
+    stage: Arc<dyn Stage>,
+    config: SessionConfig,
+    registry: Registry<Arc<Connection>>,
+    transport: Transport,
+    /// Cloned into every connection; taken when no more may come.
+    alive: Mutex<Option<Sender<()>>>,
+    over: Mutex<Receiver<()>>,
+}
+
+impl Session {
+    /// Binds the UDP sockets and starts the transport.
+    pub fn start(config: SessionConfig, stage: Arc<dyn Stage>) -> std::io::Result<Arc<Self>> {
+        let sockets = {
+            let _inside = crate::runtime::runtime().enter();
+            Sockets::bind(config.addresses.clone())?
+        };
+        let (alive, over) = std::sync::mpsc::channel();
+        Ok(Arc::new(Self {
+            stage,
+            registry: Registry::new(config.max_connections),
+            config,
+            transport: Transport::spawn(sockets),
+            alive: Mutex::new(Some(alive)),
+            over: Mutex::new(over),
+        }))
+    }
+
+    /// Answers a visitor's first offer and makes the connection.
+    pub async fn offer(&self, visitor: Visitor, sdp: &str) -> Result<Answered, Refusal> {
+        let (door, external) = (visitor.door, visitor.external_id.clone());
+        let answered = self.admit(visitor, sdp).await;
+        if let Err(refusal) = &answered {
+            let message = gst::Structure::builder("rtc-connection-rejected")
+                .field("door", door)
+                .field_if_some("external-id", external)
+                .field("error", refusal.to_string())
+                .field("limit", self.config.max_connections);
+            self.stage.post(message.build());
+        }
+        answered
+    }
+
+    async fn admit(&self, visitor: Visitor, sdp: &str) -> Result<Answered, Refusal> {
+        let offer = check_offer(sdp, &[])?;
+        let place = self.registry.reserve(visitor.external_id.as_deref())?;
+        let (reply, candidates) = oneshot::channel();
+        self.transport.send(Command::Candidates(reply)).await;
+        let candidates = candidates.await.map_err(|_| Refusal::Gone)?;
+        let (call, answer) = Call::answer(&self.config.call, &offer, &candidates, Instant::now())?;
+
+        let alive = self
+            .alive
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let (connection, life) = Connection::new(
+            visitor,
+            self.stage.clone(),
+            self.transport.clone(),
+            place,
+            self.config.drain_timeout,
+            alive.ok_or(Refusal::Gone)?,
+        );
+        life.place.commit(connection.clone())?;
+        connection.say_created();
+        let id = connection.id().clone();
+        crate::runtime::runtime().spawn(connection.clone().live(life));
+        let adopt = Command::Adopt {
+            call: Box::new(call),
+            media: offer.media,
+            connection,
+        };
+        self.transport.send(adopt).await;
+        Ok(Answered { id, sdp: answer })
+    }
+
+    /// Answers a later offer of a connection that stands.
+    pub async fn offer_again(&self, id: &str, sdp: &str) -> Result<Answered, Refusal> {
+        let missing = || Refusal::NoSuchConnection(id.chars().take(64).collect());
+        let connection = self.registry.find(&id.into()).ok_or_else(missing)?;
+        let (reply, answer) = oneshot::channel();
+        let offer = Command::Offer {
+            id: connection.id().clone(),
+            sdp: sdp.to_owned(),
+            reply,
+        };
+        self.transport.send(offer).await;
+        match answer.await.map_err(|_| Refusal::Gone)? {
+            Ok(sdp) => Ok(Answered {
+                id: connection.id().clone(),
+                sdp,
+            }),
+            Err(OfferRefused::Gone) => Err(missing()),
+            Err(OfferRefused::Sdp(error)) => Err(error.into()),
+            Err(OfferRefused::Call(error)) => Err(error.into()),
+        }
+    }
+
+    /// The visitor says goodbye by the door it came through.
+    pub fn end(&self, id: &str, reason: EndReason) -> bool {
+        let found = self.registry.find(&id.into());
+        if let Some(connection) = &found {
+            connection.end(reason, None);
+        }
+        found.is_some()
+    }
+
+    /// The element's base time has changed.
+    pub fn rebase(&self) {
+        for connection in self.registry.all() {
+            connection.rebase();
+        }
+    }
+
+    pub fn visitor_of(&self, remote: SocketAddr, door: &'static str, data: String) -> Visitor {
+        Visitor {
+            door,
+            external_id: None,
+            remote,
+            data,
+        }
+    }
+
+    /// Places taken, and how many there are.
+    pub fn places(&self) -> (usize, u32) {
+        (self.registry.len(), self.config.max_connections)
+    }
+
+    /// Admits nobody any more and ends everyone.
+    pub fn close(&self, abruptly: bool) {
+        self.registry.close();
+        self.alive
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        for connection in self.registry.all() {
+            match abruptly {
+                true => connection.end_abruptly(EndReason::ServerShutdown),
+                false => connection.end(EndReason::ServerShutdown, None),
+            }
+        }
+    }
+
+    /// Waits until every connection has said its last word; `false` if `limit` came first.
+    pub fn wait_closed(&self, limit: Duration) -> bool {
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        over.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
+    }
+}

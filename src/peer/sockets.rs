@@ -1,0 +1,246 @@
+//! A UDP socket for each local address, all on one port where that can be had.
+//!
+//! One for each address rather than a wildcard: a datagram's destination is then known, and so is the source an
+//! answer leaves from.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use str0m::Candidate;
+use str0m::ice::{StunMessage, StunMessageBuilder, TransId};
+use tokio::io::ReadBuf;
+use tokio::net::UdpSocket;
+
+/// Most local addresses that are listened on.
+const MAX_ADDRESSES: usize = 32;
+/// How long what a STUN server said is believed; it also keeps the binding open.
+const STUN_REFRESH: Duration = Duration::from_secs(15);
+/// Kernel buffer for what arrives while another datagram is handled: a few keyframes.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Where connections may reach us.
+#[derive(Debug, Clone, Default)]
+pub struct Addresses {
+    /// 0 is any port.
+    pub port: u16,
+    /// Empty: every local address.
+    pub only: Vec<IpAddr>,
+    pub stun_server: Option<SocketAddr>,
+}
+
+struct Bound {
+    socket: Arc<UdpSocket>,
+    address: SocketAddr,
+    /// How the STUN server sees this socket.
+    reflexive: Option<SocketAddr>,
+    /// The request under way, and when it went out.
+    asked: Option<(TransId, Instant)>,
+}
+
+pub struct Sockets {
+    addresses: Addresses,
+    bound: Vec<Bound>,
+    /// The port all sockets share once the first has one.
+    port: u16,
+    index: HashMap<SocketAddr, usize>,
+    /// Where the next round of reading begins, so that no socket starves another.
+    turn: usize,
+    /// Datagrams that the kernel did not take.
+    pub unsent: u64,
+}
+
+impl Sockets {
+    /// Binds a socket to each address. Fails if there is none that can be bound.
+    pub fn bind(addresses: Addresses) -> io::Result<Self> {
+        let mut sockets = Self {
+            port: addresses.port,
+            addresses,
+            bound: Vec::new(),
+            index: HashMap::new(),
+            turn: 0,
+            unsent: 0,
+        };
+        sockets.refresh()?;
+        Ok(sockets)
+    }
+
+    /// Follows addresses that came and went.
+    pub fn refresh(&mut self) -> io::Result<()> {
+        let wanted = match self.addresses.only.as_slice() {
+            [] => local_addresses()?,
+            only => only.to_vec(),
+        };
+        let before = self.bound.len();
+        self.bound.retain(|b| wanted.contains(&b.address.ip()));
+        let mut failed = None;
+        for ip in wanted.into_iter().take(MAX_ADDRESSES) {
+            if self.bound.iter().any(|b| b.address.ip() == ip) {
+                continue;
+            }
+            match bind(ip, self.port).or_else(|error| match self.addresses.port {
+                // Somebody else has our port on this address; another one will do.
+                0 if self.port != 0 => bind(ip, 0),
+                _ => Err(error),
+            }) {
+                Ok(socket) => {
+                    let address = socket.local_addr()?;
+                    self.port = address.port();
+                    self.bound.push(Bound {
+                        socket: Arc::new(socket),
+                        address,
+                        reflexive: None,
+                        asked: None,
+                    });
+                }
+                Err(error) => failed = Some((ip, error)),
+            }
+        }
+        if before != self.bound.len() || self.index.len() != self.bound.len() {
+            self.index = self
+                .bound
+                .iter()
+                .enumerate()
+                .map(|(i, b)| (b.address, i))
+                .collect();
+        }
+        match (self.bound.is_empty(), failed) {
+            (true, Some((ip, error))) => Err(io::Error::new(
+                error.kind(),
+                format!("UDP {}: {error}", SocketAddr::new(ip, self.port)),
+            )),
+            (true, None) => Err(io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                "there is no local address",
+            )),
+            // A fixed port is a promise: half of it is not kept in silence.
+            (false, Some((ip, error))) if self.addresses.port != 0 && before == 0 => {
+                Err(io::Error::new(
+                    error.kind(),
+                    format!("UDP {}: {error}", SocketAddr::new(ip, self.port)),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is said to a peer.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        let host = self
+            .bound
+            .iter()
+            .filter_map(|b| Candidate::host(b.address, "udp").ok());
+        let reflexive = self.bound.iter().filter_map(|b| {
+            let seen = b.reflexive.filter(|seen| *seen != b.address)?;
+            Candidate::server_reflexive(seen, b.address, "udp").ok()
+        });
+        host.chain(reflexive).collect()
+    }
+
+    /// Asks the STUN server how it sees us, where that is due. Says when it is due again.
+    pub fn ask_stun_server(&mut self, now: Instant) -> Option<Instant> {
+        let server = self.addresses.stun_server?;
+        for bound in &mut self.bound {
+            let due = bound.asked.is_none_or(|(_, at)| now >= at + STUN_REFRESH);
+            let ip = bound.address.ip();
+            let reaches = ip.is_ipv4() == server.is_ipv4()
+                && (!ip.is_loopback() || server.ip().is_loopback());
+            if !due || !reaches {
+                continue;
+            }
+            let id = TransId::new();
+            let request = StunMessageBuilder::new().binding().request().build(id);
+            let mut bytes = [0; 64];
+            let length = request
+                .to_bytes(None, &mut bytes, |_, _| unreachable!("nothing is signed"))
+                .expect("a binding request has 28 bytes");
+            // A request that is lost is repeated with the next round.
+            let _ = bound.socket.try_send_to(&bytes[..length], server);
+            bound.asked = Some((id, now));
+        }
+        Some(now + STUN_REFRESH)
+    }
+
+    /// Takes an answer of the STUN server; `false` for every other datagram.
+    pub fn take_stun_answer(
+        &mut self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        bytes: &[u8],
+    ) -> bool {
+        if Some(source) != self.addresses.stun_server {
+            return false;
+        }
+        let Ok(message) = StunMessage::parse(bytes) else {
+            return false;
+        };
+        let bound = self.index.get(&destination).map(|i| &mut self.bound[*i]);
+        match bound {
+            Some(bound) if bound.asked.is_some_and(|(id, _)| id == message.trans_id()) => {
+                if message.is_successful_binding_response() {
+                    bound.reflexive = message.mapped_address();
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Sends a datagram from one of our addresses. What the kernel does not take at once is lost, as UDP may be.
+    pub fn send(&mut self, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
+        let Some(bound) = self.index.get(&source).map(|i| &self.bound[*i]) else {
+            self.unsent += 1;
+            return;
+        };
+        if bound.socket.try_send_to(bytes, destination).is_err() {
+            self.unsent += 1;
+        }
+    }
+
+    /// The next datagram: how long it is, from where, to which of our addresses.
+    pub fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<(usize, SocketAddr, SocketAddr)> {
+        for step in 0..self.bound.len() {
+            let at = (self.turn + step) % self.bound.len();
+            let bound = &self.bound[at];
+            let mut buffer = ReadBuf::new(bytes);
+            // A pending ICMP error is reported once by the kernel; what follows it is read next.
+            while let Poll::Ready(result) = bound.socket.poll_recv_from(context, &mut buffer) {
+                if let Ok(source) = result {
+                    self.turn = at + 1;
+                    return Poll::Ready((buffer.filled().len(), source, bound.address));
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+fn bind(ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(SocketAddr::new(ip, port))?;
+    socket.set_nonblocking(true)?;
+    // The kernel may give less; it is a wish.
+    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
+    UdpSocket::from_std(socket)
+}
+
+fn local_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut found: Vec<IpAddr> = if_addrs::get_if_addrs()?
+        .iter()
+        .map(if_addrs::Interface::ip)
+        .filter(|ip| match ip {
+            IpAddr::V4(ip) => !ip.is_unspecified(),
+            // A link-local address means nothing without its interface.
+            IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    Ok(found)
+}

@@ -1,0 +1,26 @@
+//! What a session needs of the element that owns it.
+
+use super::branch::Chain;
+use super::codecs::Media;
+
+/// The element, as its connections see it. Called from any thread, never under a lock of the caller.
+pub trait Stage: Send + Sync {
+    /// Posts an element message.
+    fn post(&self, message: gst::Structure);
+    /// Posts a message of an inner element as it is.
+    fn repost(&self, message: gst::Message);
+    /// Running time now; `None` while the element does not play, when frames are dropped.
+    fn running_time(&self) -> Option<gst::ClockTime>;
+    /// The clock and base time that inner pipelines run on.
+    fn clock(&self) -> Option<(gst::Clock, gst::ClockTime)>;
+    /// What the LATENCY query says: how long a gap is waited for.
+    fn latency(&self) -> gst::ClockTime;
+    /// The chain for that kind of stream; without one its streams get pads.
+    fn chain(&self, media: Media) -> Option<Chain>;
+    /// A pad of that kind, with the lowest free name, which is taken until the pad is removed or forgotten.
+    fn pad_builder(&self, media: Media) -> gst::PadBuilder<gst::Pad>;
+    fn add_pad(&self, pad: &gst::Pad);
+    fn remove_pad(&self, pad: &gst::Pad);
+    /// Frees the name of a pad that was never added.
+    fn forget_pad(&self, pad: &gst::Pad);
+}

@@ -1,0 +1,361 @@
+//! The one task that owns the sockets and drives every call of a session.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use str0m::Candidate;
+use tokio::sync::{mpsc, oneshot};
+
+use super::branch::Inlet;
+use super::call::{Call, CallError, CallEvent, EncodedFrame, Sent, datagram};
+use super::connection::Connection;
+use super::sockets::Sockets;
+use crate::logic::registry::ConnectionId;
+use crate::logic::wire::sdp::{CheckedOffer, MediaLine, check_offer};
+
+/// Wishes that may wait for the task.
+const COMMANDS: usize = 1024;
+/// Texts of one connection that may wait for the task.
+const PENDING_TEXTS: u32 = 32;
+/// Datagrams that are read before wishes and time are looked at again.
+const BATCH: usize = 64;
+/// The longest that the task sleeps.
+const IDLE: Duration = Duration::from_secs(10);
+
+pub enum Command {
+    /// What a peer may be told now.
+    Candidates(oneshot::Sender<Vec<Candidate>>),
+    Adopt {
+        call: Box<Call>,
+        media: Vec<MediaLine>,
+        connection: Arc<Connection>,
+    },
+    Offer {
+        id: ConnectionId,
+        sdp: String,
+        reply: oneshot::Sender<Result<String, OfferRefused>>,
+    },
+    Text {
+        id: ConnectionId,
+        text: String,
+        outbox: Arc<Outbox>,
+    },
+    Close(ConnectionId),
+}
+
+/// Why a later offer is not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum OfferRefused {
+    #[error("there is no connection of that id any more")]
+    Gone,
+    #[error(transparent)]
+    Sdp(#[from] crate::logic::wire::sdp::SdpError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// Counts what waits for one peer's data channel.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pending: AtomicU32,
+    sent: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Outbox {
+    /// Texts given to the channel, and dropped because nobody took them.
+    pub fn counts(&self) -> (u64, u64) {
+        (
+            self.sent.load(Ordering::Relaxed),
+            self.dropped.load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// Reaches the task. The task ends when the last of these is gone.
+#[derive(Clone)]
+pub struct Transport {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Transport {
+    pub fn spawn(sockets: Sockets) -> Self {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        crate::runtime::runtime().spawn(Task::new(sockets).run(receiver));
+        Self { commands }
+    }
+
+    /// Waits for room.
+    pub async fn send(&self, command: Command) {
+        // Fails only when the task is gone, and with it all that could be wished for.
+        let _ = self.commands.send(command).await;
+    }
+
+    /// Never waits; drops and counts what finds no room.
+    pub fn send_text(&self, id: &ConnectionId, text: String, outbox: &Arc<Outbox>) {
+        if outbox.pending.fetch_add(1, Ordering::AcqRel) < PENDING_TEXTS {
+            let command = Command::Text {
+                id: id.clone(),
+                text,
+                outbox: outbox.clone(),
+            };
+            if self.commands.try_send(command).is_ok() {
+                return;
+            }
+        }
+        outbox.pending.fetch_sub(1, Ordering::AcqRel);
+        outbox.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Line {
+    inlet: Arc<Inlet>,
+    wants_keyframe: Arc<AtomicBool>,
+}
+
+struct Driven {
+    call: Box<Call>,
+    media: Vec<MediaLine>,
+    connection: Arc<Connection>,
+    lines: Vec<Line>,
+}
+
+struct Task {
+    sockets: Sockets,
+    calls: HashMap<ConnectionId, Driven>,
+    /// Whose datagrams come from there; a guess that the call confirms.
+    sources: HashMap<SocketAddr, ConnectionId>,
+}
+
+enum Woken {
+    Command(Option<Command>),
+    Datagram(usize, SocketAddr, SocketAddr),
+    Time,
+}
+
+impl Task {
+    fn new(sockets: Sockets) -> Self {
+        Self {
+            sockets,
+            calls: HashMap::new(),
+            sources: HashMap::new(),
+        }
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut bytes = vec![0; 2048];
+        let mut stun_due = self.sockets.ask_stun_server(Instant::now());
+        loop {
+            let now = Instant::now();
+            if stun_due.is_some_and(|due| due <= now) {
+                stun_due = self.sockets.ask_stun_server(now);
+            }
+            let wake = self
+                .calls
+                .values()
+                .map(|driven| driven.call.poll_timeout())
+                .chain(stun_due)
+                .fold(now + IDLE, Instant::min);
+            let sockets = &mut self.sockets;
+            let woken = tokio::select! {
+                biased;
+                command = commands.recv() => Woken::Command(command),
+                () = tokio::time::sleep_until(wake.into()), if wake > now => Woken::Time,
+                () = std::future::ready(()), if wake <= now => Woken::Time,
+                (length, source, destination) = poll_fn(|context| sockets.poll_receive(context, &mut bytes)) =>
+                    Woken::Datagram(length, source, destination),
+            };
+            match woken {
+                Woken::Command(Some(command)) => self.obey(command),
+                Woken::Command(None) => return,
+                Woken::Time => self.tick(),
+                Woken::Datagram(length, source, destination) => {
+                    self.receive(source, destination, &bytes[..length]);
+                    for _ in 1..BATCH {
+                        let sockets = &mut self.sockets;
+                        let next = poll_fn(|context| {
+                            std::task::Poll::Ready(sockets.poll_receive(context, &mut bytes))
+                        });
+                        match next.await {
+                            std::task::Poll::Ready((length, source, destination)) => {
+                                self.receive(source, destination, &bytes[..length]);
+                            }
+                            std::task::Poll::Pending => break,
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::Candidates(reply) => {
+                // With no address left, the ones we had are as good as any.
+                let _ = self.sockets.refresh();
+                let _ = reply.send(self.sockets.candidates());
+            }
+            Command::Adopt {
+                call,
+                media,
+                connection,
+            } => {
+                let id = connection.id().clone();
+                let driven = Driven {
+                    call,
+                    media,
+                    connection,
+                    lines: Vec::new(),
+                };
+                self.calls.insert(id.clone(), driven);
+                self.settle(&id, now);
+            }
+            Command::Offer { id, sdp, reply } => {
+                let answer = match self.calls.get_mut(&id) {
+                    Some(driven) => driven.renegotiate(&sdp, now),
+                    None => Err(OfferRefused::Gone),
+                };
+                let _ = reply.send(answer);
+                self.settle(&id, now);
+            }
+            Command::Text { id, text, outbox } => {
+                outbox.pending.fetch_sub(1, Ordering::AcqRel);
+                let sent = match self.calls.get_mut(&id) {
+                    Some(driven) => driven.call.send_text(&text, now),
+                    None => Sent::NoChannel,
+                };
+                match sent {
+                    Sent::Yes => outbox.sent.fetch_add(1, Ordering::Relaxed),
+                    Sent::NoChannel | Sent::Full => outbox.dropped.fetch_add(1, Ordering::Relaxed),
+                };
+                self.settle(&id, now);
+            }
+            Command::Close(id) => {
+                if let Some(mut driven) = self.calls.remove(&id) {
+                    driven.call.close(now);
+                    driven.transmit(&mut self.sockets);
+                    self.sources.retain(|_, owner| *owner != id);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let due: Vec<ConnectionId> = self
+            .calls
+            .iter()
+            .filter(|(_, driven)| driven.call.poll_timeout() <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            if let Some(driven) = self.calls.get_mut(&id) {
+                driven.call.tick(now);
+            }
+            self.settle(&id, now);
+        }
+    }
+
+    fn receive(&mut self, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
+        let now = Instant::now();
+        if self.sockets.take_stun_answer(source, destination, bytes) {
+            return;
+        }
+        let Some(input) = datagram(now, source, destination, bytes) else {
+            return;
+        };
+        let guess = self.sources.get(&source).cloned();
+        let id = guess
+            .filter(|id| self.calls.get(id).is_some_and(|d| d.call.accepts(&input)))
+            .or_else(|| {
+                let found = self.calls.iter().find(|(_, d)| d.call.accepts(&input))?;
+                let id = found.0.clone();
+                // Addresses of connections that are gone are taken out when they go; the rest is bounded by
+                // what living peers send from.
+                if self.sources.len() < 16 * self.calls.len() + 16 {
+                    self.sources.insert(source, id.clone());
+                }
+                Some(id)
+            });
+        if let Some(id) = id
+            && let Some(driven) = self.calls.get_mut(&id)
+        {
+            driven.call.receive(input, now);
+            self.settle(&id, now);
+        }
+    }
+
+    /// Sends and tells what a call wants sent and told.
+    fn settle(&mut self, id: &ConnectionId, now: Instant) {
+        let Some(driven) = self.calls.get_mut(id) else {
+            return;
+        };
+        let goes_on = driven.events(now);
+        driven.transmit(&mut self.sockets);
+        if !goes_on {
+            self.calls.remove(id);
+            self.sources.retain(|_, owner| owner != id);
+        }
+    }
+}
+
+impl Driven {
+    fn renegotiate(&mut self, sdp: &str, now: Instant) -> Result<String, OfferRefused> {
+        let offer: CheckedOffer = check_offer(sdp, &self.media)?;
+        let answer = self.call.answer_again(&offer, now)?;
+        self.media = offer.media;
+        Ok(answer)
+    }
+
+    fn transmit(&mut self, sockets: &mut Sockets) {
+        while let Some(transmit) = self.call.poll_transmit() {
+            sockets.send(transmit.source, transmit.destination, &transmit.contents);
+        }
+    }
+
+    /// Whether the call goes on.
+    fn events(&mut self, now: Instant) -> bool {
+        let mut goes_on = true;
+        while let Some(event) = self.call.poll_event() {
+            match event {
+                CallEvent::Connected => self.connection.on_connected(),
+                CallEvent::Frame(frame) => self.frame(frame, now),
+                CallEvent::Message {
+                    label,
+                    data,
+                    binary,
+                } => self.connection.on_message(label, data, binary, now),
+                CallEvent::Ended { reason, detail } => {
+                    self.connection.end(reason, detail);
+                    goes_on = false;
+                }
+            }
+        }
+        goes_on
+    }
+
+    fn frame(&mut self, frame: EncodedFrame, now: Instant) {
+        let mid = frame.mid;
+        let at = match self.lines.iter().position(|l| l.inlet.mid == *mid) {
+            Some(at) => at,
+            None => {
+                let (inlet, wants_keyframe) = self.connection.open_inlet(&frame);
+                self.lines.push(Line {
+                    inlet,
+                    wants_keyframe,
+                });
+                self.lines.len() - 1
+            }
+        };
+        let line = &self.lines[at];
+        let lost = line.inlet.push(frame, now);
+        if lost || line.wants_keyframe.swap(false, Ordering::Relaxed) {
+            self.call.need_keyframe(mid, now);
+        }
+    }
+}
