@@ -1,6 +1,6 @@
 """What every test here stands on: a network of its own, servers and clients that are always ended, and their words.
 
-The whole run happens in a network namespace with nothing but the loopback and 10.99.0.1 on it: nothing can be fetched from
+The whole run happens in a network namespace with nothing in it but the loopback and 10.99.0.1: nothing can be fetched from
 anywhere, and aiortc and browsers, which never use 127.0.0.1, have an address to meet on.
 """
 
@@ -25,6 +25,7 @@ ARTIFACTS = ROOT / "artifacts"
 PROFILE = os.environ.get("RTCINFERENCE_PROFILE", "debug")
 MODEL = "models/shapes.onnx"
 CHAIN = f"framemeta ! inferencesink model={MODEL}"
+BROWSER_FLAGS = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 PATIENCE = 20  # seconds until a test stops waiting for something that should have come
 
 
@@ -46,7 +47,14 @@ def new_network():
     # /sbin is not on everybody's PATH.
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    subprocess.run(["ip", "address", "add", "10.99.0.1/32", "dev", "lo"], check=True)
+    # Browsers use no address of the loopback, so 10.99.0.1 gets a link that leads nowhere; where the kernel has no such
+    # links it goes on the loopback and the browser is told to look there.
+    link, peer = "nowhere0", "nowhere1"
+    if subprocess.run(["ip", "link", "add", link, "type", "veth", "peer", "name", peer], stderr=subprocess.DEVNULL).returncode:
+        link = peer = "lo"
+        BROWSER_FLAGS.append("--allow-loopback-in-peer-connection")
+    for command in (f"address add 10.99.0.1/32 dev {link}", f"link set {link} up", f"link set {peer} up"):
+        subprocess.run(["ip", *command.split()], check=True)
 
 
 def free_port():

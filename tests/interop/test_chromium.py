@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 import scenes
-from conftest import ARTIFACTS, PATIENCE
+from conftest import ARTIFACTS, BROWSER_FLAGS, PATIENCE
 
 # A second is the promise on an idle machine with a release build; this run has neither.
 FIRST_RESULT_MS = 5000
@@ -20,12 +20,7 @@ def chromium(tmp_path_factory):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium",
-            args=[
-                "--no-sandbox",
-                "--use-fake-ui-for-media-stream",
-                "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-video-capture={camera}",
-            ],
+            args=[*BROWSER_FLAGS, f"--use-file-for-fake-video-capture={camera}"],
         )
         yield browser
         browser.close()
