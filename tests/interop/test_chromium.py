@@ -1,0 +1,204 @@
+"""Headless Chromium uses the built-in page as a visitor does."""
+
+import json
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+import scenes
+from conftest import ARTIFACTS, BROWSER_FLAGS, PATIENCE
+
+# A second is the promise on an idle machine with a release build; this run has neither.
+FIRST_RESULT_MS = 5000
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """A browser whose camera shows a scene with known boxes."""
+    camera = tmp_path_factory.mktemp("camera") / "scene.y4m"
+    scenes.write_y4m(camera, "three")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium",
+            args=[*BROWSER_FLAGS, f"--use-file-for-fake-video-capture={camera}"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A fresh page whose requests are all watched."""
+    context = chromium.new_context(viewport={"width": 900, "height": 1100})
+    context.set_default_timeout(PATIENCE * 1000)
+    page = context.new_page()
+    page.asked, page.trouble = [], []
+    context.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.trouble.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and page.trouble.append(message.text))
+    yield page
+    context.close()
+    assert not page.trouble
+
+
+def start(page):
+    """Presses Start; how many milliseconds until a result was there."""
+    return page.evaluate(
+        """() => new Promise((done) => {
+            const pressed = performance.now();
+            document.getElementById("start").click();
+            (function look() {
+                if (rtcinference.results > 0) done(performance.now() - pressed);
+                else if (rtcinference.state === "failed") done(document.getElementById("error").textContent);
+                else requestAnimationFrame(look);
+            })();
+        })"""
+    )
+
+
+def overlay_drawn(page):
+    """Whether the last result's first box has its edge on the overlay, and a far corner has nothing."""
+    return page.evaluate(
+        """() => {
+            const overlay = document.getElementById("overlay");
+            const { width, height } = rtcinference.lastResult.video_metadata;
+            const [output] = Object.values(rtcinference.lastResult.serialized_output_data);
+            const box = output.predictions[0];
+            const scale = overlay.width / width;
+            const alpha = (x, y) => overlay.getContext("2d").getImageData(Math.round(x * scale), Math.round(y * scale), 1, 1).data[3];
+            return { edge: alpha(box.x, box.y + box.height / 2), inside: alpha(box.x, box.y), shape: [overlay.width, overlay.height] };
+        }"""
+    )
+
+
+def test_camera_to_boxes(serve, page):
+    server = serve()
+    page.goto(server.url)
+    # The choice of device: the camera and the canvas.
+    page.wait_for_function("document.querySelectorAll('#source option').length >= 2")
+    choices = page.eval_on_selector_all("#source option", "options => options.map(o => o.value)")
+    assert choices[0].startswith("camera:") and choices[-1] == "canvas"
+    assert page.input_value("#source") == choices[0]
+
+    took = start(page)
+    assert isinstance(took, float | int), took
+    assert took < FIRST_RESULT_MS
+    page.wait_for_function("rtcinference.results >= 30 && rtcinference.latency")
+    assert page.evaluate("rtcinference.state") == "running"
+    assert page.evaluate("rtcinference.fps") >= 5
+
+    result = page.evaluate("rtcinference.lastResult")
+    assert {box[0] for box in scenes.predicted(result)} == {"circle", "square", "triangle"}
+    drawn = overlay_drawn(page)
+    assert drawn["edge"] > 0 and drawn["inside"] == 0, drawn
+    page.screenshot(path=ARTIFACTS / "camera.png", full_page=True)
+    (ARTIFACTS / "camera.json").write_text(
+        json.dumps({"first_result_ms": took, "fps": page.evaluate("rtcinference.fps"), "latency": page.evaluate("rtcinference.latency")})
+    )
+
+    page.click("#stop")
+    assert page.evaluate("rtcinference.state") == "idle"
+    assert page.is_enabled("#start")
+    assert server.message("rtc-connection-ended")["reason"] == "client-closed"
+
+    # And once more on the same page.
+    assert isinstance(start(page), float | int)
+    outside = [url for url in page.asked if not url.startswith((server.url, "data:", "blob:"))]
+    assert page.asked and not outside
+
+
+def test_drawing_on_the_canvas_is_seen(serve, page):
+    server = serve()
+    page.goto(server.url)
+    page.select_option("#source", "canvas")
+    page.uncheck("#symbols")
+    assert isinstance(start(page), float | int)
+
+    paper = page.locator("#paper").bounding_box()
+    scale = paper["width"] / 640
+    stroke = scenes.SHAPES["circle"]
+    at = [(paper["x"] + (320 + 90 * x) * scale, paper["y"] + (240 + 90 * y) * scale) for x, y in [*stroke, stroke[0]]]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for point in at:
+        page.mouse.move(*point)
+    page.mouse.up()
+    page.wait_for_function(
+        """() => Object.values(rtcinference.lastResult.serialized_output_data).some((output) => output.predictions.some(
+            (p) => p.class === "circle" && Math.hypot(p.x / 640 - 0.5, p.y / 480 - 0.5) < 0.1))"""
+    )
+    page.screenshot(path=ARTIFACTS / "canvas.png", full_page=True)
+    page.click("#clear")
+    page.wait_for_function(
+        "() => Object.values(rtcinference.lastResult.serialized_output_data).every((output) => output.predictions.length === 0)"
+    )
+    # The moving symbols are seen as well.
+    page.check("#symbols")
+    page.wait_for_function(
+        "() => Object.values(rtcinference.lastResult.serialized_output_data).some((output) => output.predictions.length >= 3)"
+    )
+    page.screenshot(path=ARTIFACTS / "symbols.png", full_page=True)
+
+
+def test_leaving_the_page_closes_the_connection(serve, page):
+    server = serve()
+    page.goto(server.url)
+    assert isinstance(start(page), float | int)
+    page.goto("about:blank")
+    assert server.message("rtc-connection-ended")["reason"] == "client-closed"
+
+
+def test_full_server_is_told_and_start_works_again(serve, visit, page):
+    server = serve("max-connections=1 video-chain=fakesink")
+    visitor = visit(server)
+    visitor.event("open")
+    page.goto(server.url)
+    page.click("#start")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "full" in page.text_content("#error")
+    assert page.is_enabled("#start") and not page.is_enabled("#stop")
+    # The refusal itself is what the console complains of.
+    page.trouble.clear()
+    visitor.close()
+    server.message("rtc-connection-ended")
+    page.click("#start")
+    page.wait_for_function("rtcinference.state === 'running'")
+    assert page.is_hidden("#error")
+
+
+def test_refused_camera_is_told(serve, page):
+    server = serve()
+    page.add_init_script("navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError'); }")
+    page.goto(server.url)
+    page.wait_for_function("document.querySelectorAll('#source option').length >= 2")
+    page.click("#start")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "refused" in page.text_content("#error")
+    assert page.is_enabled("#start")
+
+
+def test_server_that_goes_away_is_told(serve, page):
+    server = serve()
+    page.goto(server.url)
+    assert isinstance(start(page), float | int)
+    server.process.kill()
+    page.wait_for_selector("#error:not([hidden])")
+    assert "lost" in page.text_content("#error") or "ended" in page.text_content("#error")
+    assert page.is_enabled("#start")
+
+
+def test_shutdown_is_told(serve, page):
+    server = serve()
+    page.goto(server.url)
+    assert isinstance(start(page), float | int)
+    server.interrupt()
+    page.wait_for_selector("#error:not([hidden])", timeout=5000)
+    assert "ended" in page.text_content("#error")
+
+
+def test_launch_line_is_shown(serve, page):
+    line = 'rtcsessionsrc video-chain="<b>fakesink</b>"'
+    server = serve("video-chain=fakesink", env={"RTCINFERENCE_LAUNCH": line})
+    page.goto(server.url)
+    page.wait_for_function("document.getElementById('launch').textContent.includes('rtcsessionsrc')")
+    assert page.text_content("#launch") == line

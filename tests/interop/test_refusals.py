@@ -1,0 +1,221 @@
+"""Bad input gets a clear answer and harms nobody; a bad set-up is refused before it plays."""
+
+import asyncio
+import json
+import re
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+from aiortc import RTCPeerConnection
+
+from conftest import MODEL, PATIENCE, free_port
+
+
+def post(url, body, content_type="application/json"):
+    """Status and decoded body of an answer, whatever its status."""
+    request = urllib.request.Request(url, body, {"Content-Type": content_type})
+    return ask(request)
+
+
+def ask(request):
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            status, text = response.status, response.read()
+    except urllib.error.HTTPError as error:
+        status, text = error.code, error.read()
+    try:
+        return status, json.loads(text)
+    except ValueError:
+        return status, text
+
+
+async def make_offer(media):
+    pc = RTCPeerConnection()
+    pc.createDataChannel("anything")
+    for kind in media:
+        pc.addTransceiver(kind, direction="sendrecv")
+    await pc.setLocalDescription(await pc.createOffer())
+    sdp = pc.localDescription.sdp
+    await pc.close()
+    return sdp
+
+
+@pytest.fixture(scope="module")
+def sdp():
+    """A good offer with audio, video and a data channel."""
+    return asyncio.run(make_offer(["audio", "video"]))
+
+
+def sections(sdp):
+    """The session part, then each m-line's."""
+    head, *media = re.split(r"(?m)^(?=m=)", sdp)
+    return head, media
+
+
+def many_lines(sdp):
+    head, media = sections(sdp)
+    video = next(m for m in media if m.startswith("m=video"))
+    copies = [re.sub(r"(?m)^a=mid:.*$", f"a=mid:{i}\r", video).replace("\r\r", "\r") for i in range(17)]
+    bundle = "a=group:BUNDLE " + " ".join(str(i) for i in range(17))
+    return re.sub(r"(?m)^a=group:BUNDLE.*$", bundle + "\r", head).replace("\r\r", "\r") + "".join(copies)
+
+
+def many_candidates(sdp):
+    line = "a=candidate:{n} 1 udp 2130706431 10.99.0.1 {port} typ host\r\n"
+    return sdp.rstrip() + "\r\n" + "".join(line.format(n=n, port=20000 + n) for n in range(201))
+
+
+def session_ufrag_twice(sdp):
+    """Aborts webrtcbin: two session-level ufrags, and an m-line without its own."""
+    head, media = sections(sdp)
+    media[0] = re.sub(r"(?m)^a=ice-(ufrag|pwd):.*\r\n", "", media[0])
+    return head + "a=ice-ufrag:abcd\r\na=ice-ufrag:efgh\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n" + "".join(media)
+
+
+def data_only(sdp):
+    head, media = sections(sdp)
+    data = [m for m in media if m.startswith("m=application")]
+    mid = re.search(r"a=mid:(\S+)", data[0])[1]
+    return re.sub(r"(?m)^a=group:BUNDLE.*$", f"a=group:BUNDLE {mid}\r", head).replace("\r\r", "\r") + data[0]
+
+
+def offer(text):
+    return json.dumps({"sdp": text, "type": "offer"}).encode()
+
+
+BAD_BODIES = {
+    "no JSON": lambda sdp: b"hello",
+    "nothing": lambda sdp: b"",
+    "JSON that is no object": lambda sdp: b"[1, 2]",
+    "bytes that are no text": lambda sdp: b"\xff\xfe\x00",
+    "no sdp": lambda sdp: b'{"type": "offer"}',
+    "sdp that is no text": lambda sdp: b'{"sdp": 7, "type": "offer"}',
+    "type that is none": lambda sdp: json.dumps({"sdp": sdp, "type": "wish"}).encode(),
+    "an answer": lambda sdp: json.dumps({"sdp": sdp, "type": "answer"}).encode(),
+    "no SDP": lambda sdp: offer("hello"),
+    "empty SDP": lambda sdp: offer(""),
+    "cut SDP": lambda sdp: offer(sdp[: len(sdp) // 3]),
+    "64 KiB of SDP": lambda sdp: offer(sdp + "a=filler:" + "x" * 65536 + "\r\n"),
+    "17 m-lines": lambda sdp: offer(many_lines(sdp)),
+    "201 candidates": lambda sdp: offer(many_candidates(sdp)),
+    "two session-level ufrags": lambda sdp: offer(session_ufrag_twice(sdp)),
+    "no audio or video m-line": lambda sdp: offer(data_only(sdp)),
+    "2 MiB": lambda sdp: b'{"type": "offer", "sdp": "' + b"x" * (2 << 20) + b'"}',
+}
+
+
+def test_bad_input_gets_a_clear_answer_and_harms_nobody(serve, visit, sdp):
+    server = serve()
+    bystander = visit(server)
+    bystander.event("result")
+    wrong = {}
+    for name, make in BAD_BODIES.items():
+        for route in ("/offer", "/api/offer"):
+            try:
+                status, body = post(server.url + route, make(sdp))
+            except OSError as error:
+                wrong[f"{name} to {route}"] = repr(error)
+                continue
+            clear = isinstance(body, dict) and body.get("error") and body.get("message")
+            if not (400 <= status < 500 and clear):
+                wrong[f"{name} to {route}"] = (status, body)
+    assert not wrong
+    assert server.process.poll() is None
+    # Whoever was there still gets results, and a new visitor is welcome: nothing was lost.
+    seen = len(bystander.all("result"))
+    bystander.event("result", count=seen + 10)
+    visit(server).event("result")
+    assert len(server.all("rtc-connection-created")) == 2
+
+
+def test_second_offer_with_its_lines_reordered_harms_nobody(serve, visit, sdp):
+    """What aborts webrtcbin as a re-offer."""
+    server = serve()
+    status, answer = post(server.url + "/offer", offer(sdp))
+    assert status == 200
+    head, media = sections(sdp)
+    body = json.dumps({"sdp": head + "".join(reversed(media)), "type": "offer", "pc_id": answer["pc_id"]}).encode()
+    status, body = post(server.url + "/offer", body)
+    assert 400 <= status < 500 and body["error"] and body["message"], (status, body)
+    visit(server).event("result")
+
+
+def test_unknown_routes_and_methods_are_told(serve):
+    server = serve()
+    assert ask(server.url + "/nowhere")[0] == 404
+    assert ask(server.url + "/offer")[0] == 405
+    assert post(server.url + "/", b"{}")[0] == 405
+
+
+def test_full_server_refuses_with_503_until_a_place_is_free(serve, visit):
+    server = serve('max-connections=1 video-chain="fakesink"')
+    first = visit(server)
+    first.event("open")
+    refused = visit(server).event("refused")
+    assert refused["status"] == 503 and refused["body"]["error"] and refused["body"]["message"]
+    rejected = server.message("rtc-connection-rejected")
+    assert rejected["limit"] == 1
+    first.close()
+    server.message("rtc-connection-ended")
+    visit(server).event("open")
+
+
+def test_info_tells_what_runs(serve):
+    server = serve(env={"RTCINFERENCE_LAUNCH": "the line"})
+    status, info = ask(server.url + "/info")
+    assert status == 200
+    assert info["launch"] == "the line" and info["version"] and info["video_codecs"]
+
+
+def test_server_answers_with_nothing_but_127_0_0_1(serve, sdp, plugin_env):
+    server = serve(inside=["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"])
+    answer = subprocess.run(
+        ["nsenter", "-t", str(server.process.pid), "-n", sys.executable, "-c", POST, server.url + "/offer"],
+        input=offer(sdp), stdout=subprocess.PIPE, check=True, timeout=PATIENCE,
+    )
+    candidates = re.findall(r"a=candidate:.*", json.loads(answer.stdout)["sdp"])
+    assert candidates and all("127.0.0.1" in c for c in candidates)
+
+
+POST = """
+import sys, urllib.request
+request = urllib.request.Request(sys.argv[1], sys.stdin.buffer.read(), {"Content-Type": "application/json"})
+print(urllib.request.urlopen(request, timeout=10).read().decode())
+"""
+
+
+SETUPS = {
+    "occupied port": ("rtcsessionsrc listen=http://127.0.0.1:{taken} video-chain=fakesink", "{taken}"),
+    "no URL": ("rtcsessionsrc listen=nonsense video-chain=fakesink", "nonsense"),
+    "unknown element": ("rtcsessionsrc listen=http://127.0.0.1:{free} video-chain=nosuchelement", "nosuchelement"),
+    "chain without a sink pad": ("rtcsessionsrc listen=http://127.0.0.1:{free} video-chain=videotestsrc", "video-chain|videotestsrc"),
+    "impossible port": ("rtcsessionsrc listen=http://127.0.0.1:{free} udp-port=70000 video-chain=fakesink", "udp-port.*70000"),
+    "impossible address": ("rtcsessionsrc listen=http://127.0.0.1:{free} ice-addresses=nowhere video-chain=fakesink", "nowhere"),
+    "unknown codec": ("rtcsessionsrc listen=http://127.0.0.1:{free} video-codecs=morse video-chain=fakesink", "morse"),
+    "missing model": ("videotestsrc num-buffers=1 ! inferencesink model=/nowhere/shapes.onnx", "/nowhere/shapes.onnx"),
+    "broken model": ("videotestsrc num-buffers=1 ! inferencesink model={broken}", "{broken}"),
+    "missing model in a chain": (
+        'rtcsessionsrc listen=http://127.0.0.1:{free} video-chain="inferencesink model=/nowhere/shapes.onnx"',
+        "/nowhere/shapes.onnx",
+    ),
+    "missing labels": (f"videotestsrc num-buffers=1 ! inferencesink model={MODEL} labels=/nowhere/names.txt", "/nowhere/names.txt"),
+    "impossible threshold": (f"videotestsrc num-buffers=1 ! inferencesink model={MODEL} threshold=7", "threshold.*7"),
+}
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_bad_setup_is_refused_before_playing(launch, log, tmp_path, name):
+    description, told = SETUPS[name]
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"this is no model")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        known = {"taken": taken.getsockname()[1], "free": free_port(), "broken": str(broken)}
+        server = launch(description.format(**known), options=("-m",))
+        assert server.exit_code() != 0
+    said = log.read_text(errors="replace")
+    assert re.search(told.format(**known), re.sub(r"(?m)^Got message.*$", "", said)), said
+    assert "new-state=(GstState)playing" not in said
