@@ -2,6 +2,7 @@
 
 use std::sync::Once;
 
+mod calls;
 mod framemeta;
 
 /// GStreamer with the plugin's elements in it.

@@ -62,7 +62,7 @@ impl Default for Settings {
             ice_addresses: String::new(),
             stun_server: None,
             video_codecs: "vp8,h264".into(),
-            latency: 100,
+            latency: 150,
             setup_timeout: 10_000,
             disconnect_timeout: 5_000,
             drain_timeout: 2_000,

@@ -1,0 +1,120 @@
+//! A visitor that sends the clip: str0m over a real socket, one thread.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use str0m::change::SdpAnswer;
+use str0m::media::{Direction, MediaKind, MediaTime};
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Event, Input, Output, Rtc};
+
+use crate::clip::{self, Frame};
+
+/// What a visit was like.
+pub struct Visit {
+    pub pc_id: String,
+    /// Nanoseconds since the epoch, when the offer was posted.
+    pub posted_at: u64,
+    pub answered_ms: f64,
+    pub connected_ms: Option<f64>,
+    pub results: u64,
+}
+
+/// Posts an offer and sends the clip over and over until `stop`.
+pub fn visit(url: &str, frames: &[Frame], stop: &Arc<AtomicBool>) -> Visit {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback is up");
+    let local = socket.local_addr().expect("it is bound");
+    let begin = Instant::now();
+    let mut rtc = Rtc::builder()
+        .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
+        .clear_codecs()
+        .enable_vp8(true)
+        .build(begin);
+    rtc.add_local_candidate(Candidate::host(local, "udp").expect("it is a host"));
+    let mut change = rtc.sdp_api();
+    let mid = change.add_media(MediaKind::Video, Direction::SendOnly, None, None, None);
+    change.add_channel("results".into());
+    let (offer, pending) = change.apply().expect("there are changes");
+
+    let body = serde_json::json!({ "sdp": offer.to_sdp_string(), "type": "offer" });
+    let posted_at = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("it is later")
+        .as_nanos() as u64;
+    let posted = Instant::now();
+    let answer: serde_json::Value = minreq::post(format!("{url}/offer"))
+        .with_json(&body)
+        .and_then(minreq::Request::send)
+        .and_then(|response| response.json())
+        .expect("it is answered with JSON");
+    let answered_ms = posted.elapsed().as_secs_f64() * 1000.0;
+    let sdp = answer["sdp"].as_str().expect("an answer");
+    let sdp = SdpAnswer::from_sdp_string(sdp).expect("it is an answer");
+    rtc.sdp_api()
+        .accept_answer(pending, sdp)
+        .expect("it fits the offer");
+
+    let mut visit = Visit {
+        pc_id: answer["pc_id"].as_str().expect("an id").to_owned(),
+        posted_at,
+        answered_ms,
+        connected_ms: None,
+        results: 0,
+    };
+    let mut sending: Option<(Instant, u64)> = None;
+    let mut bytes = [0; 2048];
+    while !stop.load(Ordering::Relaxed) {
+        let timeout = loop {
+            match rtc.poll_output().expect("it runs") {
+                Output::Timeout(at) => break at,
+                // A full socket buffer loses a datagram, as any network may.
+                Output::Transmit(t) => drop(socket.send_to(&t.contents, t.destination)),
+                Output::Event(Event::Connected) => {
+                    visit.connected_ms = Some(posted.elapsed().as_secs_f64() * 1000.0);
+                    sending = Some((Instant::now(), 0));
+                }
+                Output::Event(Event::ChannelData(_)) => visit.results += 1,
+                Output::Event(Event::Closed) => return visit,
+                Output::Event(_) => {}
+            }
+        };
+        let now = Instant::now();
+        if let Some((since, number)) = &mut sending
+            && *since + clip::due(*number) <= now
+        {
+            let frame = &frames[*number as usize % frames.len()];
+            let time = MediaTime::from_90khz(*number * u64::from(90_000 / clip::FPS));
+            let writer = rtc.writer(mid).expect("it was negotiated");
+            let pt = writer.payload_params().next().expect("VP8 was").pt();
+            let data = frame.data.clone();
+            writer.write(pt, now, time, data).expect("it is sent");
+            *number += 1;
+            continue;
+        }
+        let due = sending.map_or(timeout, |(since, number)| {
+            timeout.min(since + clip::due(number))
+        });
+        let wait = due
+            .saturating_duration_since(now)
+            .clamp(Duration::from_micros(500), Duration::from_millis(50));
+        socket.set_read_timeout(Some(wait)).expect("it is not zero");
+        let input = match socket.recv_from(&mut bytes) {
+            Ok((length, source)) => receive(source, local, &bytes[..length]),
+            Err(_) => None,
+        };
+        let input = input.unwrap_or_else(|| Input::Timeout(Instant::now()));
+        rtc.handle_input(input).expect("it runs");
+    }
+    rtc.close().expect("it runs");
+    while let Ok(Output::Transmit(t)) = rtc.poll_output() {
+        drop(socket.send_to(&t.contents, t.destination));
+    }
+    visit
+}
+
+fn receive(source: SocketAddr, local: SocketAddr, bytes: &[u8]) -> Option<Input<'_>> {
+    let receive = Receive::new(Protocol::Udp, source, local, bytes).ok()?;
+    Some(Input::Receive(Instant::now(), receive))
+}
