@@ -1,8 +1,10 @@
 //! The elements. They never import each other; they meet through pads, metas, events and messages.
 
 mod framemeta;
+mod inferencesink;
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     framemeta::register(plugin)?;
+    inferencesink::register(plugin)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::sync::Once;
 
 mod framemeta;
+mod inferencesink;
 
 /// GStreamer with the plugin's elements in it.
 fn init() {
