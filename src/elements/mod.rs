@@ -1,9 +1,11 @@
 //! The elements. They never import each other; they meet through pads, metas, events and messages.
 
 mod framemeta;
+mod inferencesink;
 mod rtcsessionsrc;
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     framemeta::register(plugin)?;
+    inferencesink::register(plugin)?;
     rtcsessionsrc::register(plugin)
 }

@@ -1,5 +1,6 @@
 //! Decisions in plain Rust. Nothing here knows GStreamer, a socket or a clock: `now` is a parameter.
 
+pub mod admission;
 pub mod connection;
 pub mod detections;
 pub mod frame_count;
@@ -10,5 +11,6 @@ pub mod handoff;
 pub mod per_stream;
 pub mod rate_limit;
 pub mod registry;
+pub mod stats;
 pub mod stream_clock;
 pub mod wire;

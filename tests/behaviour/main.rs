@@ -4,6 +4,7 @@ use std::sync::Once;
 
 mod calls;
 mod framemeta;
+mod inferencesink;
 
 /// GStreamer with the plugin's elements in it.
 fn init() {
