@@ -315,7 +315,7 @@ impl Frame<'_> {
                 });
             }
             // The last row too has its padding: `yuv` reads wrong chroma without.
-            let need = stride * rows;
+            let need = stride.saturating_mul(rows);
             if have < need {
                 return Err(FrameError::Short {
                     format,

@@ -95,7 +95,8 @@ impl Engine for Rten {
 }
 
 /// Pools of one thread, one for each run in progress: a shared one would make concurrent callers
-/// wait for each other, and rten's own pool takes every core for each inference.
+/// wait for each other, and rten's own pool takes every core for each inference. There are as many
+/// as there have been callers at once.
 #[derive(Default)]
 struct Lanes {
     idle: Mutex<Vec<Arc<ThreadPool>>>,
