@@ -32,7 +32,10 @@ fn every_description_shows_what_its_header_promises() {
 fn unknown_key_is_refused_with_the_known_ones() {
     let (status, said) = run(&["pipelines/ball.launch", "FRAME=1"]);
     assert!(!status.success());
-    assert!(said.contains("FRAME") && said.contains("FRAMES MODEL"), "{said}");
+    assert!(
+        said.contains("FRAME") && said.contains("FRAMES MODEL"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -66,12 +69,23 @@ impl Header {
                 return Err(format!("has no line \"{word}\""));
             }
         }
-        let mut header = Self { output: Vec::new(), exit: None, listens: text.contains("\n# var LISTEN=") };
-        for expected in text.lines().filter_map(|line| line.strip_prefix("# expect ")) {
+        let mut header = Self {
+            output: Vec::new(),
+            exit: None,
+            listens: text.contains("\n# var LISTEN="),
+        };
+        for expected in text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# expect "))
+        {
             let expected = expected.trim();
             match expected.strip_prefix("exit ") {
-                Some(code) => header.exit = Some(code.parse().map_err(|_| format!("no exit code: {code}"))?),
-                None => header.output.push(Regex::new(expected).map_err(|error| error.to_string())?),
+                Some(code) => {
+                    header.exit = Some(code.parse().map_err(|_| format!("no exit code: {code}"))?)
+                }
+                None => header
+                    .output
+                    .push(Regex::new(expected).map_err(|error| error.to_string())?),
             }
         }
         Ok(header)
@@ -80,10 +94,15 @@ impl Header {
 
 fn check(file: &Path) -> Result<(), String> {
     let name = file.file_name().unwrap().to_string_lossy();
-    let header = Header::parse(&fs::read_to_string(file).unwrap()).map_err(|why| format!("{name} {why}"))?;
+    let header =
+        Header::parse(&fs::read_to_string(file).unwrap()).map_err(|why| format!("{name} {why}"))?;
     let mut words = vec!["-m".into(), file.to_str().unwrap().to_owned()];
     if header.listens {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         words.push(format!("LISTEN=http://127.0.0.1:{port}"));
     }
     let mut running = Running::start(&words);
@@ -97,16 +116,18 @@ fn check(file: &Path) -> Result<(), String> {
                 said.push('\n');
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => return Err(format!("{name} hangs; it said:\n{said}")),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                return Err(format!("{name} hangs; it said:\n{said}"));
+            }
         }
     }
     if let Some(first) = missing.first() {
         return Err(format!("{name} never said {first}, but:\n{said}"));
     }
     match header.exit {
-        Some(code) if running.process.wait().unwrap().code() != Some(code) => {
-            Err(format!("{name} did not end with exit code {code}; it said:\n{said}"))
-        }
+        Some(code) if running.process.wait().unwrap().code() != Some(code) => Err(format!(
+            "{name} did not end with exit code {code}; it said:\n{said}"
+        )),
         _ => Ok(()),
     }
 }
@@ -128,7 +149,12 @@ impl Running {
             .unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         let (tell, lines) = mpsc::channel();
-        std::thread::spawn(move || output.split(b'\n').map_while(Result::ok).try_for_each(|line| tell.send(String::from_utf8_lossy(&line).into_owned())));
+        std::thread::spawn(move || {
+            output
+                .split(b'\n')
+                .map_while(Result::ok)
+                .try_for_each(|line| tell.send(String::from_utf8_lossy(&line).into_owned()))
+        });
         Self { process, lines }
     }
 }
@@ -142,7 +168,11 @@ impl Drop for Running {
 
 /// Runs to the end; the exit status, and both outputs.
 fn run(words: &[&str]) -> (ExitStatus, String) {
-    let output = Command::new(root().join("scripts/run")).args(words).env("RTCINFERENCE_PROFILE", "debug").output().unwrap();
+    let output = Command::new(root().join("scripts/run"))
+        .args(words)
+        .env("RTCINFERENCE_PROFILE", "debug")
+        .output()
+        .unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8_lossy(&said).into_owned())
 }
