@@ -60,8 +60,8 @@ class Tone(MediaStreamTrack):
     async def recv(self):
         await asyncio.sleep(self.start + self.position / self.RATE - time.monotonic())
         at = np.arange(self.position, self.position + self.PIECE) / self.RATE
-        samples = (16384 * np.sin(2 * np.pi * 440 * at)).astype(np.int16).reshape(1, -1)
-        frame = AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        samples = (16384 * np.sin(2 * np.pi * 440 * at)).astype(np.int16).repeat(2).reshape(1, -1)
+        frame = AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
         frame.sample_rate, frame.pts, frame.time_base = self.RATE, self.position, fractions.Fraction(1, self.RATE)
         self.position += self.PIECE
         return frame

@@ -56,7 +56,7 @@ def test_results_arrive_fast_and_belong_to_their_frames(serve, visit):
 
 
 def test_answer_names_the_connection_and_carries_all_candidates(serve, visit):
-    server = serve()
+    server = serve("video-chain=fakesink")
     client = visit(server, route="/api/offer")
     answer = client.event("answer")["answer"]
     assert answer["type"] == "answer"

@@ -83,13 +83,13 @@ def test_interrupt_ends_every_visitor_and_says_so(serve, visit):
 
 
 def test_interrupt_without_visitors_ends_too(serve):
-    server = serve()
+    server = serve("video-chain=fakesink")
     server.interrupt()
     assert server.exit_code(timeout=5) == 0
 
 
 def test_listener_is_free_again_after_the_end(serve):
-    server = serve()
+    server = serve("video-chain=fakesink")
     server.interrupt()
     server.exit_code(timeout=5)
     with socket.socket() as listener:
