@@ -430,10 +430,11 @@ impl Branch {
         }
     }
 
-    /// Takes everything apart; says `rtc-stream-ended` where a start was said.
-    pub fn stop(mut self, reason: &str) {
+    /// Takes everything apart; says `rtc-stream-ended` where a start was said. Whether anybody took its frames.
+    pub fn stop(mut self, reason: &str) -> bool {
         self.inlet.pump.abandon();
         self.raw.stop();
+        let used = self.started.is_some() && self.raw.pad().is_linked();
         let started = self.started.take();
         if let Some(started) = &started {
             match &started.chain {
@@ -467,6 +468,7 @@ impl Branch {
                     .build(),
             );
         }
+        used
     }
 }
 

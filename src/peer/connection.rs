@@ -225,8 +225,10 @@ impl Connection {
                 .send_text(&self.id, text.to_string(), &self.outbox);
         }
         self.transport.send(Command::Close(self.id.clone())).await;
-        let lasted = on_a_blocking_thread(move || scene.end(life)).await;
+        let (lasted, used, alive) = on_a_blocking_thread(move || scene.end(life)).await;
         self.say_end(end, lasted);
+        self.stage.visitor_left(used);
+        drop(alive);
     }
 
     /// Says that the answer was handed out.
@@ -444,8 +446,9 @@ impl Scene {
         Ok(())
     }
 
-    /// EOS down every branch, then everything is freed. Says how long the connection lasted.
-    fn end(mut self, life: Life) -> Duration {
+    /// EOS down every branch, then everything is freed. Says how long the connection lasted, and whether anybody
+    /// took its media; what keeps the session waiting is dropped after the last word.
+    fn end(mut self, life: Life) -> (Duration, bool, std::sync::mpsc::Sender<()>) {
         let lasted = self.since.elapsed();
         let reason = self
             .connection
@@ -475,8 +478,9 @@ impl Scene {
                 branch.flush();
             }
         }
+        let mut used = false;
         for branch in std::mem::take(&mut self.branches) {
-            branch.stop(reason);
+            used |= branch.stop(reason);
         }
         let _ = self.pipeline.set_state(gst::State::Null);
         if let Some(bus) = self.pipeline.bus() {
@@ -484,7 +488,7 @@ impl Scene {
             bus.set_flushing(true);
         }
         drop(life.place);
-        lasted
+        (lasted, used, life.alive)
     }
 }
 

@@ -21,6 +21,8 @@ pub trait Stage: Send + Sync {
     fn pad_builder(&self, media: Media) -> gst::PadBuilder<gst::Pad>;
     fn add_pad(&self, pad: &gst::Pad);
     fn remove_pad(&self, pad: &gst::Pad);
+    /// A connection has said its last word; `used` if a chain or something linked took its media.
+    fn visitor_left(&self, used: bool);
     /// Frees the name of a pad that was never added.
     fn forget_pad(&self, pad: &gst::Pad);
 }

@@ -68,6 +68,7 @@ impl RtcSessionSrc {
             plan.video_chain,
             plan.audio_chain,
             latency,
+            settings.outlives_visitors(),
         ));
         let video_codecs = plan
             .codecs
@@ -193,15 +194,6 @@ impl RtcSessionSrc {
         };
         crate::runtime::runtime().spawn_blocking(finish);
     }
-
-    fn update_flags(&self) {
-        let outlives = self.settings().outlives_visitors();
-        let obj = self.obj();
-        match outlives {
-            true => obj.set_element_flags(gst::ElementFlags::SINK),
-            false => obj.unset_element_flags(gst::ElementFlags::SINK),
-        }
-    }
 }
 
 /// A bin of each chain in READY, or why it does not get there.
@@ -275,7 +267,9 @@ impl ObjectImpl for RtcSessionSrc {
     fn constructed(&self) {
         self.parent_constructed();
         let obj = self.obj();
-        obj.set_element_flags(gst::ElementFlags::SOURCE);
+        // A pipeline's EOS waits for every element with the sink flag: so ours comes after the last word about
+        // the visitor, and not before it.
+        obj.set_element_flags(gst::ElementFlags::SOURCE | gst::ElementFlags::SINK);
     }
 
     fn properties() -> &'static [glib::ParamSpec] {
@@ -420,7 +414,6 @@ impl ObjectImpl for RtcSessionSrc {
                 name => unreachable!("{name} is no property of ours"),
             }
         }
-        self.update_flags();
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {

@@ -13,7 +13,8 @@
  * A pad appears with the first frame of a track. Pad names take the lowest free number; pads that nobody links
  * do no harm. When the visitor leaves, EOS goes down its branches and the pads go. gst-launch links a pad once,
  * and a sink takes nothing after EOS, so such a line serves one visitor; an application builds a new branch on
- * `pad-added`. A branch that never got its pad keeps a pipeline from EOS.
+ * `pad-added`. The pipeline's EOS comes after everything was said about the visitor; a branch that never got
+ * its pad keeps a pipeline from EOS.
  *
  * ## Chains: a server
  *

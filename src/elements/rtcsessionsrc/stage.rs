@@ -18,6 +18,8 @@ pub struct ElementStage {
     audio_chain: Option<Chain>,
     latency: gst::ClockTime,
     playing: AtomicBool,
+    /// Whether the pipeline goes on when visitors leave.
+    outlives_visitors: bool,
     /// Pad names in use.
     names: Mutex<BTreeSet<String>>,
 }
@@ -28,6 +30,7 @@ impl ElementStage {
         video_chain: Option<Chain>,
         audio_chain: Option<Chain>,
         latency: gst::ClockTime,
+        outlives_visitors: bool,
     ) -> Self {
         Self {
             element: element.downgrade(),
@@ -35,6 +38,7 @@ impl ElementStage {
             audio_chain,
             latency,
             playing: AtomicBool::new(false),
+            outlives_visitors,
             names: Mutex::default(),
         }
     }
@@ -116,6 +120,15 @@ impl Stage for ElementStage {
             let _ = element.remove_pad(pad);
         }
         self.free(pad);
+    }
+
+    fn visitor_left(&self, used: bool) {
+        if used
+            && !self.outlives_visitors
+            && let Some(element) = self.element.upgrade()
+        {
+            let _ = element.post_message(gst::message::Eos::builder().src(&element).build());
+        }
     }
 
     fn forget_pad(&self, pad: &gst::Pad) {
