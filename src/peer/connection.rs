@@ -57,7 +57,7 @@ pub struct Connection {
     /// Set once; whoever comes second changes nothing.
     end: OnceLock<End>,
     ending: Notify,
-    /// Branches are torn down without waiting for EOS.
+    /// Pads are flushed instead of given EOS.
     abrupt: AtomicBool,
     had_media: AtomicBool,
     data_rate: Mutex<RateLimit>,
@@ -124,10 +124,9 @@ impl Connection {
         }
     }
 
-    /// Ends it without waiting for what is downstream.
+    /// Ends it without waiting for what is behind its pads.
     pub fn end_abruptly(&self, reason: EndReason) {
         self.abrupt.store(true, Ordering::Relaxed);
-        self.drained_more.notify_all();
         self.end(reason, None);
     }
 
@@ -325,7 +324,7 @@ impl Connection {
         let mut drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
         while !drained.contains(&name) {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.abrupt.load(Ordering::Relaxed) {
+            if left.is_zero() {
                 return false;
             }
             drained = self
@@ -456,25 +455,20 @@ impl Scene {
             .get()
             .map_or("", |end| end.reason.as_str());
         let deadline = Instant::now() + life.drain_timeout;
-        let abrupt = || self.connection.abrupt.load(Ordering::Relaxed);
-        let has_chain = self.branches.iter().any(|b| b.chain().is_some());
-        if has_chain || !abrupt() {
-            for branch in &self.branches {
-                branch.finish();
-            }
+        // Whoever makes the pipeline stop at once has stopped what is behind the pads; chains are still ours.
+        let abrupt = self.connection.abrupt.load(Ordering::Relaxed);
+        let drains = |branch: &Branch| !abrupt || branch.chain().is_some();
+        for branch in self.branches.iter().filter(|branch| drains(branch)) {
+            branch.finish();
         }
         for branch in &self.branches {
-            let drained = !abrupt()
+            let drained = drains(branch)
                 && branch.wait_eos(deadline.saturating_duration_since(Instant::now()))
                 && branch
                     .chain()
                     .is_none_or(|chain| self.connection.wait_drained(chain, deadline));
-            if !drained && !abrupt() {
-                gst::warning!(
-                    super::CAT,
-                    "{} did not take EOS in time and is flushed",
-                    branch.inlet.stream_id
-                );
+            if !drained {
+                gst::debug!(super::CAT, "{} is flushed", branch.inlet.stream_id);
                 branch.flush();
             }
         }
