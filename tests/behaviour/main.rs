@@ -3,8 +3,13 @@
 use std::sync::Once;
 
 mod calls;
+#[path = "../../bench/clip.rs"]
+mod clip;
 mod framemeta;
 mod inferencesink;
+mod rtcsessionsrc;
+#[path = "../../bench/visitor.rs"]
+mod visitor;
 
 /// GStreamer with the plugin's elements in it.
 fn init() {
