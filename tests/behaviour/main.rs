@@ -8,6 +8,7 @@ mod clip;
 mod framemeta;
 mod inferencesink;
 mod rtcsessionsrc;
+#[allow(dead_code, reason = "the benches look at all of a visit")]
 #[path = "../../bench/visitor.rs"]
 mod visitor;
 

@@ -31,7 +31,8 @@ struct Server {
 impl Server {
     fn new(description: &str) -> Self {
         init();
-        let pipeline = gst::parse::launch(description)
+        // A single element is a pipeline too, as in gst-launch-1.0.
+        let pipeline = gst::parse::launch_full(description, None, gst::ParseFlags::PLACE_IN_BIN)
             .unwrap()
             .downcast::<gst::Pipeline>()
             .unwrap();
@@ -183,7 +184,9 @@ fn setting_null_says_every_end_before_it_returns() {
         assert_eq!(ended.len(), 2);
         assert!(ended.iter().all(|e| text(e, "reason") == "server-shutdown"));
         server.assert_contract();
-        visitors.map(Visitor::leave);
+        visitors
+            .into_iter()
+            .for_each(|visitor| drop(visitor.leave()));
     }
 }
 
@@ -377,7 +380,7 @@ fn the_latency_query_says_live_and_how_long_gaps_are_waited_for() {
     let mut query = gst::query::Latency::new();
     let sink = server.pipeline.by_name("end").unwrap();
     assert!(sink.static_pad("sink").unwrap().peer_query(&mut query));
-    assert_eq!(query.result().0, true);
+    assert!(query.result().0);
     assert_eq!(query.result().1, gst::ClockTime::from_mseconds(70));
     visitor.leave();
     server.wait("rtc-connection-ended", 1);
