@@ -374,6 +374,7 @@ impl Branch {
             at: Instant::now(),
             chain,
         });
+        self.say_stays();
         self.stage.post(
             gst::Structure::builder("rtc-stream-started")
                 .field("connection-id", self.inlet.connection.as_str())
@@ -430,11 +431,11 @@ impl Branch {
         }
     }
 
-    /// Takes everything apart; says `rtc-stream-ended` where a start was said. Whether anybody took its frames.
-    pub fn stop(mut self, reason: &str) -> bool {
+    /// Takes everything apart; says `rtc-stream-ended` where a start was said.
+    pub fn stop(mut self, reason: &str) {
         self.inlet.pump.abandon();
         self.raw.stop();
-        let used = self.started.is_some() && self.raw.pad().is_linked();
+        self.say_stays();
         let started = self.started.take();
         if let Some(started) = &started {
             match &started.chain {
@@ -468,7 +469,13 @@ impl Branch {
                     .build(),
             );
         }
-        used
+    }
+
+    /// A pad may be linked at any time, so this is asked at the beginning and at the end.
+    fn say_stays(&self) {
+        if self.started.is_some() && self.raw.pad().is_linked() {
+            self.stage.visitor_stays(&self.inlet.connection);
+        }
     }
 }
 

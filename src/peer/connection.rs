@@ -224,9 +224,9 @@ impl Connection {
                 .send_text(&self.id, text.to_string(), &self.outbox);
         }
         self.transport.send(Command::Close(self.id.clone())).await;
-        let (lasted, used, alive) = on_a_blocking_thread(move || scene.end(life)).await;
+        let (lasted, alive) = on_a_blocking_thread(move || scene.end(life)).await;
         self.say_end(end, lasted);
-        self.stage.visitor_left(used);
+        self.stage.visitor_left(&self.id);
         drop(alive);
     }
 
@@ -445,9 +445,9 @@ impl Scene {
         Ok(())
     }
 
-    /// EOS down every branch, then everything is freed. Says how long the connection lasted, and whether anybody
-    /// took its media; what keeps the session waiting is dropped after the last word.
-    fn end(mut self, life: Life) -> (Duration, bool, std::sync::mpsc::Sender<()>) {
+    /// EOS down every branch, then everything is freed. Says how long the connection lasted; what keeps the
+    /// session waiting is dropped after the last word.
+    fn end(mut self, life: Life) -> (Duration, std::sync::mpsc::Sender<()>) {
         let lasted = self.since.elapsed();
         let reason = self
             .connection
@@ -472,9 +472,8 @@ impl Scene {
                 branch.flush();
             }
         }
-        let mut used = false;
         for branch in std::mem::take(&mut self.branches) {
-            used |= branch.stop(reason);
+            branch.stop(reason);
         }
         let _ = self.pipeline.set_state(gst::State::Null);
         if let Some(bus) = self.pipeline.bus() {
@@ -482,7 +481,7 @@ impl Scene {
             bus.set_flushing(true);
         }
         drop(life.place);
-        (lasted, used, life.alive)
+        (lasted, life.alive)
     }
 }
 

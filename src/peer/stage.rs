@@ -2,6 +2,7 @@
 
 use super::branch::Chain;
 use super::codecs::Media;
+use crate::logic::registry::ConnectionId;
 
 /// The element, as its connections see it. Called from any thread, never under a lock of the caller.
 pub trait Stage: Send + Sync {
@@ -21,8 +22,10 @@ pub trait Stage: Send + Sync {
     fn pad_builder(&self, media: Media) -> gst::PadBuilder<gst::Pad>;
     fn add_pad(&self, pad: &gst::Pad);
     fn remove_pad(&self, pad: &gst::Pad);
-    /// A connection has said its last word; `used` if a chain or something linked took its media.
-    fn visitor_left(&self, used: bool);
+    /// A chain or something linked takes media of that connection; said any number of times.
+    fn visitor_stays(&self, connection: &ConnectionId);
+    /// A connection has said its last word.
+    fn visitor_left(&self, connection: &ConnectionId);
     /// Frees the name of a pad that was never added.
     fn forget_pad(&self, pad: &gst::Pad);
 }

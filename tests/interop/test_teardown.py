@@ -3,6 +3,8 @@
 import os
 import socket
 
+import pytest
+
 from conftest import MODEL
 
 PADS = f"s.video_0 ! queue ! framemeta ! inferencesink model={MODEL}"
@@ -69,17 +71,54 @@ def dropped(stats):
     return sum(int(part.split(")")[-1]) for part in told.split(",")[1:] if "=(" in part)
 
 
-def test_interrupt_ends_every_visitor_and_says_so(serve, visit):
-    server = serve()
+def test_chain_pipeline_ends_with_its_visitor_when_told_to(serve, visit):
+    server = serve("eos-policy=connection video-chain=fakesink")
+    client = visit(server)
+    server.message("rtc-stream-started")
+    client.close()
+    ended_once(server, connection_of(client))
+    assert server.exit_code() == 0
+
+
+def test_visitor_without_a_linked_pad_does_not_end_the_pipeline(serve, visit):
+    server = serve("", PADS)
+    first = visit(server)
+    first.event("result")
+    second = visit(server)
+    server.message("rtc-stream-started", count=2)
+    second.close()
+    ended_once(server, connection_of(second))
+    seen = len(first.all("result"))
+    first.event("result", count=seen + 10)
+    first.close()
+    ended_once(server, connection_of(first))
+    assert server.exit_code() == 0
+
+
+TWO_PADS = "s.video_0 ! queue ! fakesink  s.video_1 ! queue ! fakesink"
+
+
+@pytest.mark.parametrize("setup", [(), ("", TWO_PADS)], ids=["chains", "pads"])
+def test_interrupt_ends_every_visitor_and_says_so(serve, visit, setup):
+    server = serve(*setup)
     clients = [visit(server) for _ in range(2)]
-    for client in clients:
-        client.event("result")
+    server.message("rtc-stream-started", count=2)
     server.interrupt()
     for client in clients:
         assert ended_once(server, connection_of(client))["reason"] == "server-shutdown"
     assert server.exit_code(timeout=10) == 0
     for client in clients:
         client.event("channel-closed")
+
+
+def test_pads_pipeline_ends_with_the_last_of_its_visitors(serve, visit):
+    server = serve("", TWO_PADS)
+    clients = [visit(server) for _ in range(2)]
+    server.message("rtc-stream-started", count=2)
+    for client in clients:
+        client.close()
+        assert ended_once(server, connection_of(client))["reason"] == "client-closed"
+    assert server.exit_code() == 0
 
 
 def test_interrupt_without_visitors_ends_too(serve):

@@ -176,10 +176,10 @@ impl RtcSessionSrc {
 
     /// Ends every visitor with EOS down their branches, then posts ours.
     fn finish(&self) {
-        let session = self
-            .running()
-            .as_ref()
-            .map(|running| running.session.clone());
+        let session = self.running().as_ref().map(|running| {
+            running.stage.set_finishing();
+            running.session.clone()
+        });
         let settings = self.settings().clone();
         let element = self.obj().downgrade();
         let finish = move || {

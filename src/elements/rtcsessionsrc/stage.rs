@@ -1,13 +1,14 @@
 //! The element as its connections see it: messages, time, pads and their names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gst::glib;
 use gst::prelude::*;
 
 use super::RtcSessionSrc;
+use crate::logic::registry::ConnectionId;
 use crate::peer::branch::Chain;
 use crate::peer::codecs::Media;
 use crate::peer::stage::Stage;
@@ -20,6 +21,10 @@ pub struct ElementStage {
     playing: AtomicBool,
     /// Whether the pipeline goes on when visitors leave.
     outlives_visitors: bool,
+    /// Everyone is being ended, and the element says when that is done.
+    finishing: AtomicBool,
+    /// Visitors whose media somebody takes: the pipeline ends with the last of them.
+    guests: Mutex<HashSet<ConnectionId>>,
     /// Pad names in use.
     names: Mutex<BTreeSet<String>>,
 }
@@ -39,12 +44,23 @@ impl ElementStage {
             latency,
             playing: AtomicBool::new(false),
             outlives_visitors,
+            finishing: AtomicBool::new(false),
+            guests: Mutex::default(),
             names: Mutex::default(),
         }
     }
 
     pub fn set_playing(&self, playing: bool) {
         self.playing.store(playing, Ordering::Relaxed);
+    }
+
+    /// From here on the end of a visit is not the end of the pipeline.
+    pub fn set_finishing(&self) {
+        self.finishing.store(true, Ordering::Relaxed);
+    }
+
+    fn guests(&self) -> MutexGuard<'_, HashSet<ConnectionId>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn free(&self, pad: &gst::Pad) {
@@ -122,9 +138,18 @@ impl Stage for ElementStage {
         self.free(pad);
     }
 
-    fn visitor_left(&self, used: bool) {
-        if used
+    fn visitor_stays(&self, connection: &ConnectionId) {
+        self.guests().insert(connection.clone());
+    }
+
+    fn visitor_left(&self, connection: &ConnectionId) {
+        let last = {
+            let mut guests = self.guests();
+            guests.remove(connection) && guests.is_empty()
+        };
+        if last
             && !self.outlives_visitors
+            && !self.finishing.load(Ordering::Relaxed)
             && let Some(element) = self.element.upgrade()
         {
             let _ = element.post_message(gst::message::Eos::builder().src(&element).build());
