@@ -88,6 +88,7 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
         _ => 0,
     };
     let mut channel = None;
+    let mut position = 0;
     let mut bytes = [0; 2048];
     while !stop.load(Ordering::Relaxed) {
         let timeout = loop {
@@ -100,6 +101,8 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
                     sending = Some((Instant::now(), 0));
                 }
                 Output::Event(Event::ChannelOpen(id, _)) => channel = Some(id),
+                // The clip begins with a keyframe.
+                Output::Event(Event::KeyframeRequest(_)) => position = 0,
                 Output::Event(Event::ChannelData(_)) => visit.results += 1,
                 Output::Event(Event::Closed) => return visit,
                 Output::Event(_) => {}
@@ -118,7 +121,8 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
         if let Some((since, number)) = &mut sending
             && *since + clip::due(*number) <= now
         {
-            let frame = &frames[*number as usize % frames.len()];
+            let frame = &frames[position % frames.len()];
+            position += 1;
             let time = MediaTime::from_90khz(*number * u64::from(90_000 / clip::FPS));
             let writer = rtc.writer(mid).expect("it was negotiated");
             let pt = writer.payload_params().next().expect("VP8 was").pt();
@@ -144,7 +148,8 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
     if matches!(manner, Manner::Vanishing | Manner::Silent) {
         return visit;
     }
-    rtc.close().expect("it runs");
+    // What never stood has nothing to close.
+    let _ = rtc.close();
     while let Ok(Output::Transmit(t)) = rtc.poll_output() {
         drop(socket.send_to(&t.contents, t.destination));
     }

@@ -1,6 +1,6 @@
 """Trains the shape detector on drawn scenes and writes it as ONNX in the YOLOv8 raw layout.
 
-    python train.py --output shapes.onnx
+    python train.py --output shapes.onnx        the README has the options of the released file
 
 The seed fixes scenes, weights and the order of batches; a CPU with another vector unit still
 rounds differently, so expect the same figures, not the same bytes.
@@ -99,16 +99,15 @@ class Net(nn.Module):
 
 
 class Exported(nn.Module):
+    """The network with its logits made probabilities."""
+
     def __init__(self, net):
         super().__init__()
         self.net = net
 
     def forward(self, images):
-        net = self.net
-        raw = net.raw(images)
-        centre = raw[:, :2] * net.strides + net.centres
-        side = torch.exp(raw[:, 2:4]) * net.strides
-        return torch.cat([centre, side, torch.sigmoid(raw[:, 4:])], 1)
+        out = self.net(images)
+        return torch.cat([out[:, :4], torch.sigmoid(out[:, 4:])], 1)
 
 
 def cells():
@@ -258,6 +257,9 @@ def export(net, path):
             dynamic_axes={"images": {0: "batch"}, "output0": {0: "batch"}},
         )
     model = onnx.load(path)
+    # The exporter loses sight of these through the concatenations.
+    shape = model.graph.output[0].type.tensor_type.shape.dim
+    shape[1].dim_value, shape[2].dim_value = 4 + len(CLASSES), CELLS
     onnx.helper.set_model_props(
         model,
         {

@@ -29,6 +29,8 @@ const DECODED_AUDIO: Bound = Bound::Duration(gst::ClockTime::from_mseconds(200))
 pub trait BranchOwner: Send + Sync {
     /// The first frame was decoded: the branch can be opened towards the user.
     fn first_frame(&self, mid: &str);
+    /// What the user built takes nothing more, and says so without an error.
+    fn ended(&self, mid: &str);
     /// The branch cannot go on.
     fn failed(&self, mid: &str, detail: String);
     /// An event came up from what the user built.
@@ -241,6 +243,8 @@ impl Chain {
 /// The raw side: between the decoder and what the user built.
 struct RawSide {
     mid: String,
+    /// Whether a chain follows, or a pad.
+    chained: bool,
     stage: Arc<dyn Stage>,
     owner: Weak<dyn BranchOwner>,
 }
@@ -251,7 +255,8 @@ impl PumpOwner for RawSide {
             return;
         };
         match flow {
-            // What ended by itself takes nothing more; others go on.
+            // A chain that ended by itself ends its connection; beside a pad that did, others may go on.
+            gst::FlowError::Eos if self.chained => owner.ended(&self.mid),
             gst::FlowError::Eos => {}
             // An element that posted an error has said it better.
             gst::FlowError::Error => {}
@@ -303,6 +308,7 @@ impl Branch {
         };
         let side = RawSide {
             mid: inlet.mid.clone(),
+            chained: stage.chain(media).is_some(),
             stage: stage.clone(),
             owner: owner.clone(),
         };

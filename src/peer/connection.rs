@@ -24,6 +24,8 @@ const JOBS: usize = 64;
 /// Messages a second that one peer may put on the application's bus.
 const DATA_PER_SECOND: u32 = 500;
 
+const CHAIN_ENDED: &str = "the chain ended by itself";
+
 /// Who came, by which door.
 #[derive(Debug, Clone)]
 pub struct Visitor {
@@ -136,6 +138,10 @@ impl Connection {
             self.pipeline.use_clock(Some(&clock));
             self.pipeline.set_start_time(gst::ClockTime::NONE);
             self.pipeline.set_base_time(base);
+            // A pipeline that plays already hands it down no more.
+            for element in self.pipeline.iterate_recurse().into_iter().flatten() {
+                element.set_base_time(base);
+            }
         }
     }
 
@@ -312,10 +318,7 @@ impl Connection {
             .push(chain);
         self.drained_more.notify_all();
         // While it is being ended this changes nothing: the first reason counts.
-        self.end(
-            EndReason::SourceEnded,
-            Some("the chain ended by itself".into()),
-        );
+        self.end(EndReason::SourceEnded, Some(CHAIN_ENDED.into()));
     }
 
     /// Waits for the EOS of a chain.
@@ -354,6 +357,10 @@ impl BranchOwner for Connection {
     fn first_frame(&self, mid: &str) {
         self.had_media.store(true, Ordering::Relaxed);
         self.job(Job::Start(mid.to_owned()));
+    }
+
+    fn ended(&self, _mid: &str) {
+        self.end(EndReason::SourceEnded, Some(CHAIN_ENDED.into()));
     }
 
     fn failed(&self, _mid: &str, detail: String) {

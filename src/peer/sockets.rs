@@ -11,7 +11,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use str0m::Candidate;
-use str0m::ice::{StunMessage, StunMessageBuilder, TransId};
+use stun_types::attribute::XorMappedAddress;
+use stun_types::message::{BINDING, Message, MessageClass, MessageWriteVec, TransactionId};
+use stun_types::prelude::*;
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
@@ -19,6 +21,8 @@ use tokio::net::UdpSocket;
 const MAX_ADDRESSES: usize = 32;
 /// How long what a STUN server said is believed; it also keeps the binding open.
 const STUN_REFRESH: Duration = Duration::from_secs(15);
+/// A server that has not answered yet is asked again after this.
+const STUN_RETRY: Duration = Duration::from_secs(1);
 /// Kernel buffer for what arrives while another datagram is handled: a few keyframes.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
@@ -38,7 +42,14 @@ struct Bound {
     /// How the STUN server sees this socket.
     reflexive: Option<SocketAddr>,
     /// The request under way, and when it went out.
-    asked: Option<(TransId, Instant)>,
+    asked: Option<(TransactionId, Instant)>,
+}
+
+impl Bound {
+    /// Past tokio, which would refuse to write before it has seen the socket writable.
+    fn send(&self, destination: SocketAddr, bytes: &[u8]) -> io::Result<usize> {
+        socket2::SockRef::from(&*self.socket).send_to(bytes, &destination.into())
+    }
 }
 
 pub struct Sockets {
@@ -144,24 +155,24 @@ impl Sockets {
     pub fn ask_stun_server(&mut self, now: Instant) -> Option<Instant> {
         let server = self.addresses.stun_server?;
         for bound in &mut self.bound {
-            let due = bound.asked.is_none_or(|(_, at)| now >= at + STUN_REFRESH);
+            let again = match bound.reflexive {
+                Some(_) => STUN_REFRESH,
+                None => STUN_RETRY,
+            };
+            let due = bound.asked.is_none_or(|(_, at)| now >= at + again);
             let ip = bound.address.ip();
             let reaches = ip.is_ipv4() == server.is_ipv4()
                 && (!ip.is_loopback() || server.ip().is_loopback());
             if !due || !reaches {
                 continue;
             }
-            let id = TransId::new();
-            let request = StunMessageBuilder::new().binding().request().build(id);
-            let mut bytes = [0; 64];
-            let length = request
-                .to_bytes(None, &mut bytes, |_, _| unreachable!("nothing is signed"))
-                .expect("a binding request has 28 bytes");
-            // A request that is lost is repeated with the next round.
-            let _ = bound.socket.try_send_to(&bytes[..length], server);
+            let request = Message::builder_request(BINDING, MessageWriteVec::new());
+            let id = request.transaction_id();
+            // A request that is lost is repeated.
+            let _ = bound.send(server, &request.finish());
             bound.asked = Some((id, now));
         }
-        Some(now + STUN_REFRESH)
+        Some(now + STUN_RETRY)
     }
 
     /// Takes an answer of the STUN server; `false` for every other datagram.
@@ -174,19 +185,20 @@ impl Sockets {
         if Some(source) != self.addresses.stun_server {
             return false;
         }
-        let Ok(message) = StunMessage::parse(bytes) else {
+        let Ok(message) = Message::from_bytes(bytes) else {
             return false;
         };
+        let id = message.transaction_id();
         let bound = self.index.get(&destination).map(|i| &mut self.bound[*i]);
-        match bound {
-            Some(bound) if bound.asked.is_some_and(|(id, _)| id == message.trans_id()) => {
-                if message.is_successful_binding_response() {
-                    bound.reflexive = message.mapped_address();
-                }
-                true
-            }
-            _ => false,
+        let Some(bound) = bound.filter(|b| b.asked.is_some_and(|(asked, _)| asked == id)) else {
+            return false;
+        };
+        if message.has_class(MessageClass::Success)
+            && let Ok(seen) = message.attribute::<XorMappedAddress>()
+        {
+            bound.reflexive = Some(seen.addr(id));
         }
+        true
     }
 
     /// Sends a datagram from one of our addresses. What the kernel does not take at once is lost, as UDP may be.
@@ -195,7 +207,7 @@ impl Sockets {
             self.unsent += 1;
             return;
         };
-        if bound.socket.try_send_to(bytes, destination).is_err() {
+        if bound.send(destination, bytes).is_err() {
             self.unsent += 1;
         }
     }
