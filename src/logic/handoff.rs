@@ -1,8 +1,14 @@
 //! A bounded queue between two threads: what is new wins over what waits.
 //!
+//! What is not due yet waits free of charge, for whoever takes it may have to wait as well: a sink that shows
+//! frames at their time. What is overdue waits because its taker is slow, and of that only so much is kept.
 //! Only the rule lives here; who locks and who waits is the caller's business.
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Most items that wait, due or not.
+const MOST: usize = 64;
 
 /// What is done when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +31,16 @@ pub enum Pushed {
 }
 
 #[derive(Debug)]
-pub struct Handoff<T> {
-    items: VecDeque<(T, u64)>,
-    /// Sum of the costs of what waits.
+struct Waiting<T> {
+    item: T,
     cost: u64,
+    due: Duration,
+}
+
+#[derive(Debug)]
+pub struct Handoff<T> {
+    items: VecDeque<Waiting<T>>,
+    /// Most cost of what is overdue.
     limit: u64,
     when_full: WhenFull,
     needs_key: bool,
@@ -37,11 +49,10 @@ pub struct Handoff<T> {
 }
 
 impl<T> Handoff<T> {
-    /// A queue of at most `limit` units of cost: 1 a frame, or an item's duration.
+    /// A queue of at most `limit` units of overdue cost: 1 a frame, or an item's duration.
     pub fn new(limit: u64, when_full: WhenFull) -> Self {
         Self {
             items: VecDeque::new(),
-            cost: 0,
             limit,
             when_full,
             needs_key: false,
@@ -49,14 +60,18 @@ impl<T> Handoff<T> {
         }
     }
 
-    pub fn push(&mut self, item: T, cost: u64, key: bool) -> Pushed {
+    /// Adds an item that its taker wants at `due`, on the same clock as `now`.
+    pub fn push(&mut self, item: T, cost: u64, key: bool, due: Duration, now: Duration) -> Pushed {
         let mut dropped = 0;
         if self.needs_key && !key {
             self.dropped += 1;
             return Pushed::NeedsKey(1);
         }
         self.needs_key = false;
-        while !self.items.is_empty() && self.cost + cost > self.limit {
+        let new = if due <= now { cost } else { 0 };
+        while !self.items.is_empty()
+            && (self.overdue(now) + new > self.limit || self.items.len() >= MOST)
+        {
             match self.when_full {
                 WhenFull::DropOldest => {
                     self.pop();
@@ -72,8 +87,7 @@ impl<T> Handoff<T> {
                 }
             }
         }
-        self.items.push_back((item, cost));
-        self.cost += cost;
+        self.items.push_back(Waiting { item, cost, due });
         self.dropped += dropped;
         match dropped {
             0 => Pushed::Queued,
@@ -82,14 +96,16 @@ impl<T> Handoff<T> {
     }
 
     pub fn pop(&mut self) -> Option<T> {
-        let (item, cost) = self.items.pop_front()?;
-        self.cost -= cost;
-        Some(item)
+        self.items.pop_front().map(|waiting| waiting.item)
+    }
+
+    fn overdue(&self, now: Duration) -> u64 {
+        let overdue = self.items.iter().filter(|waiting| waiting.due <= now);
+        overdue.map(|waiting| waiting.cost).sum()
     }
 
     /// Empties the queue without counting; says how many items went.
     pub fn clear(&mut self) -> u64 {
-        self.cost = 0;
         self.items.drain(..).count() as u64
     }
 
@@ -106,12 +122,31 @@ impl<T> Handoff<T> {
 mod tests {
     use super::*;
 
+    const NOW: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_is_not_due_yet_waits_free_of_charge_up_to_a_bound() {
+        let later = NOW + Duration::from_millis(150);
+        let mut queue = Handoff::new(2, WhenFull::DropOldest);
+        for n in 0..MOST {
+            assert_eq!(queue.push(n, 1, true, later, NOW), Pushed::Queued);
+        }
+        assert_eq!(queue.push(MOST, 1, true, later, NOW), Pushed::Displaced(1));
+        // When their time has passed, only the newest are worth keeping.
+        let dropped = MOST as u64 - 1;
+        assert_eq!(
+            queue.push(0, 1, true, later, later),
+            Pushed::Displaced(dropped)
+        );
+        assert_eq!(queue.len(), 2);
+    }
+
     #[test]
     fn the_newest_frame_wins() {
         let mut queue = Handoff::new(2, WhenFull::DropOldest);
-        assert_eq!(queue.push(1, 1, true), Pushed::Queued);
-        assert_eq!(queue.push(2, 1, true), Pushed::Queued);
-        assert_eq!(queue.push(3, 1, true), Pushed::Displaced(1));
+        assert_eq!(queue.push(1, 1, true, NOW, NOW), Pushed::Queued);
+        assert_eq!(queue.push(2, 1, true, NOW, NOW), Pushed::Queued);
+        assert_eq!(queue.push(3, 1, true, NOW, NOW), Pushed::Displaced(1));
         assert_eq!(
             (queue.pop(), queue.pop(), queue.pop()),
             (Some(2), Some(3), None)
@@ -122,11 +157,11 @@ mod tests {
     #[test]
     fn encoded_frames_wait_for_a_key_after_an_overflow() {
         let mut queue = Handoff::new(2, WhenFull::DropToKey);
-        queue.push(1, 1, true);
-        queue.push(2, 1, false);
-        assert_eq!(queue.push(3, 1, false), Pushed::NeedsKey(3));
-        assert_eq!(queue.push(4, 1, false), Pushed::NeedsKey(1));
-        assert_eq!(queue.push(5, 1, true), Pushed::Queued);
+        queue.push(1, 1, true, NOW, NOW);
+        queue.push(2, 1, false, NOW, NOW);
+        assert_eq!(queue.push(3, 1, false, NOW, NOW), Pushed::NeedsKey(3));
+        assert_eq!(queue.push(4, 1, false, NOW, NOW), Pushed::NeedsKey(1));
+        assert_eq!(queue.push(5, 1, true, NOW, NOW), Pushed::Queued);
         assert_eq!(queue.pop(), Some(5));
         assert_eq!(queue.dropped, 4);
     }
@@ -134,16 +169,16 @@ mod tests {
     #[test]
     fn a_key_displaces_what_waits() {
         let mut queue = Handoff::new(1, WhenFull::DropToKey);
-        queue.push(1, 1, true);
-        assert_eq!(queue.push(2, 1, true), Pushed::Displaced(1));
+        queue.push(1, 1, true, NOW, NOW);
+        assert_eq!(queue.push(2, 1, true, NOW, NOW), Pushed::Displaced(1));
         assert_eq!(queue.pop(), Some(2));
     }
 
     #[test]
     fn one_item_over_the_limit_still_passes() {
         let mut queue = Handoff::new(200, WhenFull::DropOldest);
-        assert_eq!(queue.push('a', 500, true), Pushed::Queued);
-        assert_eq!(queue.push('b', 20, true), Pushed::Displaced(1));
+        assert_eq!(queue.push('a', 500, true, NOW, NOW), Pushed::Queued);
+        assert_eq!(queue.push('b', 20, true, NOW, NOW), Pushed::Displaced(1));
         assert_eq!(queue.len(), 1);
     }
 
@@ -159,7 +194,7 @@ mod tests {
             let (mut pushed, mut popped) = (0u64, 0u64);
             for (op, key) in ops {
                 if op == 0 { popped += queue.pop().is_some() as u64; }
-                else { queue.push((), 1, key); pushed += 1; }
+                else { queue.push((), 1, key, NOW, NOW); pushed += 1; }
                 proptest::prop_assert!(queue.len() as u64 <= limit);
                 proptest::prop_assert_eq!(pushed, popped + queue.dropped + queue.len() as u64);
             }

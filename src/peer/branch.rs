@@ -152,7 +152,11 @@ impl Inlet {
             }
             facts.write(buffer);
         }
-        let pushed = self.pump.push(buffer, self.caps.clone(), frame.keyframe);
+        // A decoder waits for nothing.
+        let at_once = Duration::ZERO;
+        let pushed = self
+            .pump
+            .push(buffer, self.caps.clone(), frame.keyframe, at_once, at_once);
         matches!(pushed, Pushed::NeedsKey(_))
     }
 
@@ -322,7 +326,7 @@ impl Branch {
             WhenFull::DropOldest,
             Arc::new(side),
         ));
-        let tail = tail_pad(&inlet, raw.clone(), owner);
+        let tail = tail_pad(&inlet, raw.clone(), stage.clone(), owner);
         tail.set_active(true)?;
         let (first, last) = (elements.first(), elements.last());
         let (first, last) = first.zip(last).expect("a decoder has an element");
@@ -486,13 +490,20 @@ impl Branch {
 }
 
 /// The pad behind the decoder: hands frames over and never waits.
-fn tail_pad(inlet: &Arc<Inlet>, raw: Arc<Pump>, owner: Weak<dyn BranchOwner>) -> gst::Pad {
+fn tail_pad(
+    inlet: &Arc<Inlet>,
+    raw: Arc<Pump>,
+    stage: Arc<dyn Stage>,
+    owner: Weak<dyn BranchOwner>,
+) -> gst::Pad {
     let mid = inlet.mid.clone();
     let first = AtomicBool::new(true);
     gst::Pad::builder(gst::PadDirection::Sink)
         .chain_function(move |pad, _, buffer| {
             let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
-            raw.push(buffer, caps, true);
+            let now = stage.running_time().unwrap_or_default();
+            let due = buffer.pts().unwrap_or_default() + stage.latency();
+            raw.push(buffer, caps, true, due.into(), now.into());
             if first.swap(false, Ordering::Relaxed)
                 && let Some(owner) = owner.upgrade()
             {

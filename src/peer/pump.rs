@@ -145,15 +145,22 @@ impl Pump {
         })
     }
 
-    /// Adds a buffer; never waits.
-    pub fn push(&self, buffer: gst::Buffer, caps: gst::Caps, key: bool) -> Pushed {
+    /// Adds a buffer that is wanted at `due`, on the same clock as `now`; never waits.
+    pub fn push(
+        &self,
+        buffer: gst::Buffer,
+        caps: gst::Caps,
+        key: bool,
+        due: Duration,
+        now: Duration,
+    ) -> Pushed {
         let cost = self.shared.bound.cost(&buffer);
         let mut state = self.shared.lock();
         if state.phase != Phase::Running || state.refused {
             state.queue.dropped += 1;
             return Pushed::Displaced(1);
         }
-        let pushed = state.queue.push((buffer, caps), cost, key);
+        let pushed = state.queue.push((buffer, caps), cost, key, due, now);
         self.shared.wake.notify_all();
         pushed
     }
