@@ -100,6 +100,8 @@ def test_camera_to_boxes(serve, page):
     until(page, "rtcinference.results >= 30 && rtcinference.latency")
     assert page.evaluate("rtcinference.state") == "running"
     assert page.evaluate("rtcinference.fps") >= 5
+    # A latency is measured only when a result names a frame that the browser sent.
+    assert page.evaluate("rtcinference.latency.kind").startswith("measured")
 
     result = page.evaluate("rtcinference.lastResult")
     assert {box[0] for box in scenes.predicted(result)} == {"circle", "square", "triangle"}
