@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use gst::prelude::*;
+use visitor::Manner;
 
 mod clip;
 mod process;
@@ -55,7 +56,7 @@ fn send(url: &str, count: usize) {
             // Apart, as visitors come, so that each answer is measured alone.
             std::thread::sleep(Duration::from_millis(40));
             let (url, frames, stop) = (url.to_owned(), frames.clone(), stop.clone());
-            std::thread::spawn(move || visitor::visit(&url, &frames, &stop))
+            std::thread::spawn(move || visitor::visit(&url, &frames, Manner::Polite, &stop))
         })
         .collect();
     std::thread::sleep(WARM_UP + MEASURED + Duration::from_secs(2));

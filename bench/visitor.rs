@@ -15,6 +15,8 @@ use crate::clip::{self, Frame};
 /// What a visit was like.
 pub struct Visit {
     pub pc_id: String,
+    /// The session description of the answer.
+    pub answer: String,
     /// Nanoseconds since the epoch, when the offer was posted.
     pub posted_at: u64,
     pub answered_ms: f64,
@@ -22,8 +24,21 @@ pub struct Visit {
     pub results: u64,
 }
 
-/// Posts an offer and sends the clip over and over until `stop`.
-pub fn visit(url: &str, frames: &[Frame], stop: &Arc<AtomicBool>) -> Visit {
+/// How a visitor behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Sends the clip over and over, then closes.
+    Polite,
+    /// The same, and so many texts on the data channel as soon as it opens.
+    Chatty(u32),
+    /// Sends the clip, then goes without a word.
+    Vanishing,
+    /// Takes the answer and does nothing with it.
+    Silent,
+}
+
+/// Posts an offer and does as its manner is until `stop`.
+pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>) -> Visit {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback is up");
     let local = socket.local_addr().expect("it is bound");
     let begin = Instant::now();
@@ -58,12 +73,21 @@ pub fn visit(url: &str, frames: &[Frame], stop: &Arc<AtomicBool>) -> Visit {
 
     let mut visit = Visit {
         pc_id: answer["pc_id"].as_str().expect("an id").to_owned(),
+        answer: answer["sdp"].as_str().expect("an answer").to_owned(),
         posted_at,
         answered_ms,
         connected_ms: None,
         results: 0,
     };
+    while manner == Manner::Silent && !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let mut sending: Option<(Instant, u64)> = None;
+    let mut texts = match manner {
+        Manner::Chatty(texts) => texts,
+        _ => 0,
+    };
+    let mut channel = None;
     let mut bytes = [0; 2048];
     while !stop.load(Ordering::Relaxed) {
         let timeout = loop {
@@ -75,11 +99,21 @@ pub fn visit(url: &str, frames: &[Frame], stop: &Arc<AtomicBool>) -> Visit {
                     visit.connected_ms = Some(posted.elapsed().as_secs_f64() * 1000.0);
                     sending = Some((Instant::now(), 0));
                 }
+                Output::Event(Event::ChannelOpen(id, _)) => channel = Some(id),
                 Output::Event(Event::ChannelData(_)) => visit.results += 1,
                 Output::Event(Event::Closed) => return visit,
                 Output::Event(_) => {}
             }
         };
+        if texts > 0
+            && let Some(mut channel) = channel.and_then(|id| rtc.channel(id))
+            && channel
+                .write(false, texts.to_string().as_bytes())
+                .expect("it is open")
+        {
+            texts -= 1;
+            continue;
+        }
         let now = Instant::now();
         if let Some((since, number)) = &mut sending
             && *since + clip::due(*number) <= now
@@ -106,6 +140,9 @@ pub fn visit(url: &str, frames: &[Frame], stop: &Arc<AtomicBool>) -> Visit {
         };
         let input = input.unwrap_or_else(|| Input::Timeout(Instant::now()));
         rtc.handle_input(input).expect("it runs");
+    }
+    if matches!(manner, Manner::Vanishing | Manner::Silent) {
+        return visit;
     }
     rtc.close().expect("it runs");
     while let Ok(Output::Transmit(t)) = rtc.poll_output() {

@@ -605,6 +605,21 @@ fn an_impossible_property_is_an_error_that_names_its_value() {
 }
 
 #[test]
+fn a_model_changed_in_ready_is_the_one_that_runs() {
+    init();
+    let sink = gst::ElementFactory::make("inferencesink")
+        .property("model", MODEL)
+        .build()
+        .unwrap();
+    sink.set_state(gst::State::Ready).unwrap();
+    sink.set_property("model", "/nowhere/missing.onnx");
+    assert!(sink.set_state(gst::State::Paused).is_err());
+    sink.set_property("model", MODEL);
+    sink.set_state(gst::State::Paused).unwrap();
+    sink.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
 fn frames_without_caps_are_not_negotiated() {
     init();
     let mut harness = Harness::new_parse(&format!("inferencesink model={MODEL}"));
@@ -617,10 +632,10 @@ fn frames_without_caps_are_not_negotiated() {
 }
 
 #[test]
-fn it_neither_syncs_nor_prerolls_nor_sends_qos_unless_told() {
+fn it_neither_syncs_nor_prerolls_nor_sends_qos_nor_keeps_a_frame_unless_told() {
     init();
     let sink = gst::ElementFactory::make("inferencesink").build().unwrap();
-    for property in ["sync", "async", "qos"] {
+    for property in ["sync", "async", "qos", "enable-last-sample"] {
         assert!(!sink.property::<bool>(property), "{property}");
     }
 }

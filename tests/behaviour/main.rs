@@ -3,8 +3,14 @@
 use std::sync::Once;
 
 mod calls;
+#[path = "../../bench/clip.rs"]
+mod clip;
 mod framemeta;
 mod inferencesink;
+mod rtcsessionsrc;
+#[allow(dead_code, reason = "the benches look at all of a visit")]
+#[path = "../../bench/visitor.rs"]
+mod visitor;
 
 /// GStreamer with the plugin's elements in it.
 fn init() {

@@ -35,7 +35,7 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 
 #[derive(Default)]
 struct State {
-    /// Loaded from NULL→READY to READY→NULL.
+    /// From NULL→READY to READY→NULL.
     model: Option<Arc<Model>>,
     /// Of this run, or of the last one.
     desk: Option<Arc<Desk>>,
@@ -117,8 +117,8 @@ impl InferenceSink {
     fn start_worker(&self) -> Result<(), gst::ErrorMessage> {
         let interval = self.settings.lock().unwrap().stats_interval();
         let desk = Arc::new(Desk::new(interval));
-        let model = self.state.lock().unwrap().model.clone();
-        let model = model.expect("NULL→READY loads it");
+        // The one loaded before, unless a property was changed in READY.
+        let model = self.load()?;
         let worker = worker::spawn(desk.clone(), model.clone(), self.obj().downgrade()).map_err(
             |error| gst::error_msg!(gst::LibraryError::Init, ("No thread to infer in: {error}")),
         )?;
@@ -294,6 +294,8 @@ impl ObjectImpl for InferenceSink {
         obj.set_property("sync", false);
         obj.set_property("async", false);
         obj.set_property("qos", false);
+        // It would hold one more buffer of a decoder's pool.
+        obj.set_property("enable-last-sample", false);
         self.watch_arrivals();
     }
 }

@@ -10,7 +10,8 @@
 //!
 //! EOS waits for the frames that were taken in: their results, and the last statistics, come before it.
 //!
-//! The model is loaded in NULL→READY; what is wrong with it or with a property is an element error that names it.
+//! The model is loaded in NULL→READY, and again in READY→PAUSED when a property was changed; what is wrong with it or with a
+//! property is an element error that names it.
 //!
 //! # Messages
 //!

@@ -1,0 +1,452 @@
+//! `rtcsessionsrc` with visitors over real sockets: what an application sees, to the last word.
+
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use str0m::ice::StunMessage;
+
+use crate::clip::{self, Frame};
+use crate::init;
+use crate::visitor::{self, Manner, Visit};
+
+/// Long enough for a busy machine; nothing waits so long that works.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Said {
+    messages: Vec<(Instant, gst::Message)>,
+}
+
+/// A pipeline whose every message is kept as it is posted, as by an application's sync handler.
+struct Server {
+    pipeline: gst::Pipeline,
+    said: Arc<Mutex<Said>>,
+    news: Mutex<mpsc::Receiver<()>>,
+    frames: Arc<Vec<Frame>>,
+}
+
+impl Server {
+    fn new(description: &str) -> Self {
+        init();
+        // A single element is a pipeline too, as in gst-launch-1.0.
+        let pipeline = gst::parse::launch_full(description, None, gst::ParseFlags::PLACE_IN_BIN)
+            .unwrap()
+            .downcast::<gst::Pipeline>()
+            .unwrap();
+        let said = Arc::new(Mutex::new(Said {
+            messages: Vec::new(),
+        }));
+        let (tell, news) = mpsc::channel();
+        pipeline.bus().unwrap().set_sync_handler({
+            let said = said.clone();
+            move |_, message| {
+                let entry = (Instant::now(), message.clone());
+                said.lock().unwrap().messages.push(entry);
+                // Nobody waits any more when the test is over.
+                let _ = tell.send(());
+                gst::BusSyncReply::Drop
+            }
+        });
+        Self {
+            pipeline,
+            said,
+            news: Mutex::new(news),
+            frames: Arc::new(clip::clip()),
+        }
+    }
+
+    fn playing(description: &str) -> Self {
+        let server = Self::new(description);
+        server.pipeline.set_state(gst::State::Playing).unwrap();
+        server
+    }
+
+    fn named(&self, name: &str) -> Vec<gst::Structure> {
+        let said = self.said.lock().unwrap();
+        let structures = said.messages.iter().filter_map(|(_, m)| m.structure());
+        structures
+            .filter(|s| s.has_name(name))
+            .map(|s| s.to_owned())
+            .collect()
+    }
+
+    /// Waits until so many messages of a name were posted.
+    fn wait(&self, name: &str, count: usize) -> Vec<gst::Structure> {
+        self.wait_for(name, || {
+            Some(self.named(name)).filter(|found| found.len() >= count)
+        })
+    }
+
+    fn wait_for<T>(&self, what: &str, check: impl Fn() -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        let news = self.news.lock().unwrap();
+        loop {
+            if let Some(found) = check() {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {what} in {PATIENCE:?}");
+            let _ = news.recv_timeout(left.min(Duration::from_millis(100)));
+        }
+    }
+
+    fn url(&self) -> String {
+        let uri: String = self.wait("rtc-listening", 1)[0].get("uri").unwrap();
+        uri.trim_end_matches('/').to_owned()
+    }
+
+    fn visitor(&self, manner: Manner) -> Visitor {
+        let (url, frames) = (self.url(), self.frames.clone());
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let stop = stop.clone();
+            move || visitor::visit(&url, &frames, manner, &stop)
+        });
+        Visitor { stop, thread }
+    }
+
+    /// Every start has one end, every connection one last word, after all its streams' ends.
+    fn assert_contract(&self) {
+        let names: Vec<(String, String)> = {
+            let said = self.said.lock().unwrap();
+            let structures = said.messages.iter().filter_map(|(_, m)| m.structure());
+            let ours = structures.filter(|s| s.name().starts_with("rtc-"));
+            ours.filter_map(|s| {
+                let id = s.get::<String>("connection-id").ok()?;
+                Some((s.name().to_string(), id))
+            })
+            .collect()
+        };
+        for created in self.named("rtc-connection-created") {
+            let id: String = created.get("connection-id").unwrap();
+            let of = |name: &str| {
+                let all = names.iter().enumerate();
+                let found = all
+                    .filter(|(_, (n, i))| n == name && *i == id)
+                    .map(|(at, _)| at);
+                found.collect::<Vec<_>>()
+            };
+            let (started, ended) = (of("rtc-stream-started"), of("rtc-stream-ended"));
+            assert_eq!(started.len(), ended.len(), "{names:?}");
+            let last = of("rtc-connection-ended");
+            assert_eq!(last.len(), 1, "{names:?}");
+            assert!(ended.iter().all(|end| *end < last[0]), "{names:?}");
+            let after = names.iter().skip(last[0] + 1);
+            assert_eq!(after.filter(|(_, i)| *i == id).count(), 0, "{names:?}");
+        }
+    }
+
+    fn stop(self) {
+        self.pipeline.set_state(gst::State::Null).unwrap();
+        self.assert_contract();
+    }
+}
+
+struct Visitor {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Visit>,
+}
+
+impl Visitor {
+    fn leave(self) -> Visit {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+fn text(structure: &gst::Structure, field: &str) -> String {
+    structure.get(field).unwrap()
+}
+
+#[test]
+fn setting_null_says_every_end_before_it_returns() {
+    for chain in [
+        "name=s s.video_0 ! queue ! fakesink sync=true",
+        "video-chain=\"fakesink sync=true\"",
+    ] {
+        let server = Server::playing(&format!("rtcsessionsrc listen=http://127.0.0.1:0 {chain}"));
+        let visitors = [
+            server.visitor(Manner::Polite),
+            server.visitor(Manner::Polite),
+        ];
+        server.wait("rtc-stream-started", 2);
+        let asked = Instant::now();
+        server.pipeline.set_state(gst::State::Null).unwrap();
+        assert!(
+            asked.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            asked.elapsed()
+        );
+        let ended = server.named("rtc-connection-ended");
+        assert_eq!(ended.len(), 2);
+        assert!(ended.iter().all(|e| text(e, "reason") == "server-shutdown"));
+        server.assert_contract();
+        visitors
+            .into_iter()
+            .for_each(|visitor| drop(visitor.leave()));
+    }
+}
+
+#[test]
+fn eos_ends_every_visitor_and_comes_after_the_last_word() {
+    let server = Server::playing(
+        "rtcsessionsrc listen=http://127.0.0.1:0 video-chain=\"fakesink sync=true\"",
+    );
+    let visitor = server.visitor(Manner::Polite);
+    server.wait("rtc-stream-started", 1);
+    server.pipeline.send_event(gst::event::Eos::new());
+    server.wait_for("EOS", || {
+        let said = server.said.lock().unwrap();
+        let is_eos = |(_, m): &(Instant, gst::Message)| {
+            m.type_() == gst::MessageType::Eos && m.src().is_some_and(|s| *s == server.pipeline)
+        };
+        said.messages.iter().any(is_eos).then_some(())
+    });
+    assert_eq!(server.named("rtc-connection-ended").len(), 1);
+    visitor.leave();
+    server.stop();
+}
+
+#[test]
+fn an_application_builds_a_branch_for_each_visitor() {
+    let server = Server::new("rtcsessionsrc name=s listen=http://127.0.0.1:0 eos-policy=never");
+    let source = server.pipeline.by_name("s").unwrap();
+    let names = Arc::new(Mutex::new(Vec::new()));
+    source.connect_pad_added({
+        let (pipeline, names) = (server.pipeline.downgrade(), names.clone());
+        move |_, pad| {
+            let pipeline = pipeline.upgrade().unwrap();
+            let sink = gst::ElementFactory::make("fakesink").build().unwrap();
+            pipeline.add(&sink).unwrap();
+            sink.sync_state_with_parent().unwrap();
+            pad.link(&sink.static_pad("sink").unwrap()).unwrap();
+            names.lock().unwrap().push(pad.name().to_string());
+        }
+    });
+    server.pipeline.set_state(gst::State::Playing).unwrap();
+    let first = server.visitor(Manner::Polite);
+    server.wait("rtc-stream-started", 1);
+    let second = server.visitor(Manner::Polite);
+    server.wait("rtc-stream-started", 2);
+    first.leave();
+    server.wait("rtc-connection-ended", 1);
+    let third = server.visitor(Manner::Polite);
+    server.wait("rtc-stream-started", 3);
+    assert_eq!(*names.lock().unwrap(), ["video_0", "video_1", "video_0"]);
+    second.leave();
+    third.leave();
+    for ended in server.wait("rtc-connection-ended", 3) {
+        assert_eq!(text(&ended, "reason"), "client-closed");
+    }
+    assert_eq!(source.num_src_pads(), 0);
+    server.stop();
+}
+
+#[test]
+fn a_failing_chain_ends_its_own_connection_and_nothing_else() {
+    let server = Server::playing(
+        "rtcsessionsrc listen=http://127.0.0.1:0 video-chain=\"identity error-after=5 ! fakesink\"",
+    );
+    let visitor = server.visitor(Manner::Polite);
+    let ended = server.wait("rtc-connection-ended", 1);
+    assert_eq!(text(&ended[0], "reason"), "handler-error");
+    assert!(text(&ended[0], "detail").contains("identity"), "{ended:?}");
+    let visit = visitor.leave();
+    assert_eq!(visit.results, 1, "the peer is told");
+    assert_eq!(server.named("rtc-connection-error").len(), 1);
+    let errors = server.said.lock().unwrap();
+    assert!(
+        errors
+            .messages
+            .iter()
+            .all(|(_, m)| m.type_() != gst::MessageType::Error)
+    );
+    drop(errors);
+    let again = server.visitor(Manner::Polite);
+    server.wait("rtc-connection-ended", 2);
+    again.leave();
+    server.stop();
+}
+
+#[test]
+fn a_chain_that_ends_by_itself_ends_its_connection() {
+    let server = Server::playing(
+        "rtcsessionsrc listen=http://127.0.0.1:0 video-chain=\"identity eos-after=5 ! fakesink\"",
+    );
+    let visitor = server.visitor(Manner::Polite);
+    let ended = server.wait("rtc-connection-ended", 1);
+    assert_eq!(text(&ended[0], "reason"), "source-ended");
+    visitor.leave();
+    server.stop();
+}
+
+#[test]
+fn a_slow_chain_gets_new_frames_and_is_not_waited_for_beyond_drain_timeout() {
+    // Half a second a frame: of fifteen frames that arrive meanwhile, two wait.
+    let server = Server::playing(
+        "rtcsessionsrc listen=http://127.0.0.1:0 drain-timeout=100 \
+         video-chain=\"identity sleep-time=500000 ! fakesink\"",
+    );
+    let visitor = server.visitor(Manner::Polite);
+    server.wait("rtc-stream-started", 1);
+    std::thread::sleep(Duration::from_secs(3));
+    let asked = Instant::now();
+    visitor.leave();
+    let ended = server.wait("rtc-stream-ended", 1);
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
+    let (buffers, dropped): (u64, u64) = (
+        ended[0].get("buffers").unwrap(),
+        ended[0].get("dropped").unwrap(),
+    );
+    assert!(buffers <= 9, "{buffers} frames went through");
+    assert!(dropped >= 40, "{dropped} frames were dropped");
+    server.wait("rtc-connection-ended", 1);
+    server.stop();
+}
+
+#[test]
+fn a_visitor_that_vanishes_or_never_connects_is_ended() {
+    let server = Server::playing(
+        "rtcsessionsrc listen=http://127.0.0.1:0 disconnect-timeout=700 setup-timeout=600 video-chain=fakesink",
+    );
+    let silent = server.visitor(Manner::Silent);
+    let ended = server.wait("rtc-connection-ended", 1);
+    assert_eq!(text(&ended[0], "reason"), "setup-timeout");
+    assert!(!ended[0].get::<bool>("had-media").unwrap());
+    silent.leave();
+    let vanishing = server.visitor(Manner::Vanishing);
+    server.wait("rtc-stream-started", 1);
+    vanishing.leave();
+    let ended = server.wait("rtc-connection-ended", 2);
+    assert_eq!(text(&ended[1], "reason"), "peer-lost");
+    server.stop();
+}
+
+#[test]
+fn messages_of_a_visitor_reach_the_bus_up_to_a_limit() {
+    let server = Server::playing("rtcsessionsrc listen=http://127.0.0.1:0 video-chain=fakesink");
+    let visitor = server.visitor(Manner::Chatty(3));
+    let heard: Vec<String> = server
+        .wait("rtc-data", 3)
+        .iter()
+        .map(|d| text(d, "text"))
+        .collect();
+    assert_eq!(heard, ["3", "2", "1"]);
+    visitor.leave();
+    let flood = server.visitor(Manner::Chatty(20_000));
+    server.wait("rtc-data", 403);
+    std::thread::sleep(Duration::from_secs(1));
+    let heard = server.named("rtc-data").len();
+    assert!(heard < 4_000, "{heard} messages of a flood reached the bus");
+    flood.leave();
+    server.wait("rtc-connection-ended", 2);
+    server.stop();
+}
+
+#[test]
+fn frames_flow_again_after_a_pause() {
+    let server = Server::playing(
+        "rtcsessionsrc listen=http://127.0.0.1:0 video-chain=\"identity silent=false ! fakesink name=end sync=true\"",
+    );
+    let visitor = server.visitor(Manner::Polite);
+    server.wait("rtc-stream-started", 1);
+    server.pipeline.set_state(gst::State::Paused).unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    server.pipeline.set_state(gst::State::Playing).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    visitor.leave();
+    let ended = server.wait("rtc-stream-ended", 1);
+    let buffers: u64 = ended[0].get("buffers").unwrap();
+    // Two seconds hold sixty frames; a busy machine may show fewer, a stream that hung shows hardly any.
+    assert!(buffers >= 30, "{buffers} frames");
+    assert_eq!(text(&ended[0], "reason"), "client-closed");
+    server.stop();
+}
+
+#[test]
+fn the_latency_query_says_live_and_how_long_gaps_are_waited_for() {
+    let server = Server::playing(
+        "rtcsessionsrc name=s listen=http://127.0.0.1:0 latency=70 s.video_0 ! fakesink name=end",
+    );
+    let visitor = server.visitor(Manner::Polite);
+    server.wait("rtc-stream-started", 1);
+    let mut query = gst::query::Latency::new();
+    let sink = server.pipeline.by_name("end").unwrap();
+    assert!(sink.static_pad("sink").unwrap().peer_query(&mut query));
+    assert!(query.result().0);
+    assert_eq!(query.result().1, gst::ClockTime::from_mseconds(70));
+    visitor.leave();
+    server.wait("rtc-connection-ended", 1);
+    server.stop();
+}
+
+/// A server that says to everyone that they come from 203.0.113.7:7; a real one would need a NAT in between.
+#[test]
+fn what_a_stun_server_says_is_offered_as_a_candidate() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let stun = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+            let request = StunMessage::parse(&bytes[..length]).unwrap();
+            let reply =
+                StunMessage::binding_reply(request.trans_id(), "203.0.113.7:7".parse().unwrap());
+            let mut answer = [0; 128];
+            let length = reply.to_bytes(None, &mut answer, |_, _| [0; 20]).unwrap();
+            socket.send_to(&answer[..length], from).unwrap();
+        }
+    });
+    let server = Server::playing(&format!(
+        "rtcsessionsrc listen=http://127.0.0.1:0 ice-addresses=127.0.0.1 stun-server=stun://{stun} video-chain=fakesink"
+    ));
+    let url = server.url();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let stop = Arc::new(AtomicBool::new(true));
+        let visit = visitor::visit(&url, &server.frames, Manner::Polite, &stop);
+        if visit.answer.contains(" 203.0.113.7 7 typ srflx") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", visit.answer);
+    }
+    server.stop();
+}
+
+#[test]
+fn impossible_settings_are_named_before_ready() {
+    for (setting, named) in [
+        ("listen=nonsense", "nonsense"),
+        ("doors=page,window", "window"),
+        ("video-codecs=theora", "theora"),
+        ("ice-addresses=1.2.3", "1.2.3"),
+        ("video-chain=\"fakesink ! nothing\"", "nothing"),
+        ("video-chain=\"identity\"", "identity"),
+        ("video-chain=\"videotestsrc ! fakesink\"", "videotestsrc"),
+        ("video-chain=@/nowhere.launch", "/nowhere.launch"),
+        ("audio-chain=\"filesrc ! fakesink\"", "filesrc"),
+    ] {
+        let server = Server::new(&format!(
+            "rtcsessionsrc listen=http://127.0.0.1:0 {setting}"
+        ));
+        assert!(
+            server.pipeline.set_state(gst::State::Ready).is_err(),
+            "{setting}"
+        );
+        let said = server.said.lock().unwrap();
+        let error = said.messages.iter().find_map(|(_, m)| match m.view() {
+            gst::MessageView::Error(error) => Some(error.error().to_string()),
+            _ => None,
+        });
+        let error = error.expect("an error message");
+        assert!(error.contains(named), "{setting}: {error}");
+        drop(said);
+        server.pipeline.set_state(gst::State::Null).unwrap();
+    }
+}
