@@ -100,6 +100,8 @@ def test_camera_to_boxes(serve, page):
     until(page, "rtcinference.results >= 30 && rtcinference.latency")
     assert page.evaluate("rtcinference.state") == "running"
     assert page.evaluate("rtcinference.fps") >= 5
+    # A latency is measured only when a result names a frame that the browser sent.
+    assert page.evaluate("rtcinference.latency.kind").startswith("measured")
 
     result = page.evaluate("rtcinference.lastResult")
     assert {box[0] for box in scenes.predicted(result)} == {"circle", "square", "triangle"}
@@ -145,6 +147,16 @@ def test_drawing_on_the_canvas_is_seen(serve, page):
     page.check("#symbols")
     until(page, f"{SEEN}.length >= 3")
     page.screenshot(path=ARTIFACTS / "symbols.png", full_page=True)
+
+
+def test_page_without_cameras_starts_with_the_canvas(serve, page):
+    # Browsers give no cameras to a page that comes from another machine without https.
+    server = serve(host="10.99.0.1")
+    page.goto(server.url)
+    assert page.evaluate("navigator.mediaDevices") is None
+    assert page.eval_on_selector_all("#source option", "options => options.map(o => o.value)") == ["canvas"]
+    assert isinstance(start(page), float | int)
+    until(page, f"{SEEN}.length >= 3")
 
 
 def test_leaving_the_page_closes_the_connection(serve, page):

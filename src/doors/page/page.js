@@ -362,8 +362,9 @@ class Call {
 function resultMeter() {
   const WINDOW_MS = 2000;
   const FRAMES_REMEMBERED = 300;
+  const AGES_REMEMBERED = 31;
   const now = () => performance.timeOrigin + performance.now();
-  let arrivals, first, sent, latest, roundTripMs;
+  let arrivals, first, sent, ages, kind, roundTripMs;
   const meter = {
     reset() {
       meter.results = 0;
@@ -372,7 +373,8 @@ function resultMeter() {
       arrivals = [];
       first = 0;
       sent = new Map();
-      latest = null;
+      ages = [];
+      kind = "";
       roundTripMs = null;
     },
     sent(rtpTimestamp, left) {
@@ -389,9 +391,9 @@ function resultMeter() {
       arrivals.push(at);
       forget(at);
       const left = sent.get(result.video_metadata?.rtp_timestamp);
-      if (left !== undefined) latest = { ms: at - left, kind: "measured, from the encoded frame to its result" };
-      else if (roundTripMs !== null && result.timing_us) {
-        latest = { ms: result.timing_us.total / 1000 + roundTripMs / 2, kind: "estimated: server's time + half the round trip" };
+      if (left !== undefined) age(at - left, "measured, from the encoded frame to its result");
+      else if (roundTripMs !== null && result.timing_us && !kind.startsWith("measured")) {
+        age(result.timing_us.total / 1000 + roundTripMs / 2, "estimated: server's time + half the round trip");
       }
     },
     rate() {
@@ -399,8 +401,17 @@ function resultMeter() {
       forget(at);
       return arrivals.length / (Math.max(Math.min(WINDOW_MS, at - first), 250) / 1000);
     },
-    latency: () => latest,
+    /** The median of the newest results. */
+    latency() {
+      const sorted = [...ages].sort((a, b) => a - b);
+      return sorted.length ? { ms: sorted[sorted.length >> 1], kind } : null;
+    },
   };
+  function age(ms, how) {
+    kind = how;
+    ages.push(ms);
+    if (ages.length > AGES_REMEMBERED) ages.shift();
+  }
   function forget(at) {
     while (arrivals.length && arrivals[0] < at - WINDOW_MS) arrivals.shift();
   }
