@@ -276,7 +276,10 @@ impl HostPolicy {
 
 fn host_of(authority: &str) -> &str {
     if let Some(rest) = authority.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or_default();
+        return match rest.split_once(']') {
+            Some((host, port)) if port.is_empty() || port.starts_with(':') => host,
+            _ => "",
+        };
     }
     authority
         .rsplit_once(':')
@@ -365,6 +368,7 @@ impl From<Refusal> for Problem {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Refusal::NoSuchConnection(_) => StatusCode::NOT_FOUND,
+            Refusal::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Sdp(_) | Refusal::Call(_) => StatusCode::BAD_REQUEST,
         };
         Self::new(status, refusal.code(), refusal.to_string())
@@ -415,6 +419,7 @@ mod tests {
             "evil.example",
             "",
             "evil.example:127",
+            "[127.0.0.1]evil.example",
             "localhost.evil.example:80",
         ] {
             assert!(!policy.allows(host), "{host}");

@@ -439,43 +439,46 @@ impl Branch {
         }
     }
 
-    /// Takes everything apart; says `rtc-stream-ended` where a start was said.
-    pub fn stop(mut self, reason: &str) {
+    /// What is to be said of the branch's end, where a start was said.
+    pub fn farewell(&self, reason: &str) -> Option<gst::Structure> {
+        let started = self.started.as_ref()?;
+        let (buffers, dropped) = self.raw.counts();
+        Some(
+            gst::Structure::builder("rtc-stream-ended")
+                .field("connection-id", self.inlet.connection.as_str())
+                .field("stream-id", &self.inlet.stream_id)
+                .field("media", self.inlet.codec.media().as_str())
+                .field("reason", reason)
+                .field("buffers", buffers)
+                .field("dropped", dropped)
+                .field("duration", started.at.elapsed().as_nanos() as u64)
+                .build(),
+        )
+    }
+
+    /// Takes everything apart, waiting for a push under way.
+    pub fn stop(mut self) {
         self.inlet.pump.abandon();
         self.raw.stop();
         self.say_stays();
-        let started = self.started.take();
-        if let Some(started) = &started {
-            match &started.chain {
-                Some(chain) => {
-                    let _ = chain.set_state(gst::State::Null);
-                    let _ = self.pipeline.remove(chain);
-                }
-                None => self.stage.remove_pad(self.raw.pad()),
+        match self.started.take() {
+            Some(Started {
+                chain: Some(chain), ..
+            }) => {
+                let _ = chain.set_state(gst::State::Null);
+                let _ = self.pipeline.remove(&chain);
             }
-        } else if self.stage.chain(self.inlet.codec.media()).is_none() {
-            self.stage.forget_pad(self.raw.pad());
+            Some(_) => self.stage.remove_pad(self.raw.pad()),
+            None if self.stage.chain(self.inlet.codec.media()).is_none() => {
+                self.stage.forget_pad(self.raw.pad());
+            }
+            None => {}
         }
         self.inlet.pump.stop();
         let _ = self.tail.set_active(false);
         for element in &self.elements {
             let _ = element.set_state(gst::State::Null);
             let _ = self.pipeline.remove(element);
-        }
-        if let Some(started) = started {
-            let (buffers, dropped) = self.raw.counts();
-            let lasted = started.at.elapsed().as_nanos() as u64;
-            self.stage.post(
-                gst::Structure::builder("rtc-stream-ended")
-                    .field("connection-id", self.inlet.connection.as_str())
-                    .field("stream-id", &self.inlet.stream_id)
-                    .field("media", self.inlet.codec.media().as_str())
-                    .field("reason", reason)
-                    .field("buffers", buffers)
-                    .field("dropped", dropped)
-                    .field("duration", lasted)
-                    .build(),
-            );
         }
     }
 
@@ -500,7 +503,7 @@ fn connect(inlet: &Inlet, elements: &[gst::Element], tail: &gst::Pad) -> Result<
     let decoder_sink = first.static_pad("sink").expect("decoders have one");
     let decoder_src = last.static_pad("src").expect("decoders have one");
     link(inlet.pump.pad(), &decoder_sink)?;
-    link(&decoder_src, &tail)?;
+    link(&decoder_src, tail)?;
     for element in elements {
         element.sync_state_with_parent()?;
     }

@@ -26,6 +26,8 @@ use crate::logic::wire::sdp::CheckedOffer;
 const MAX_CHANNELS: usize = 64;
 /// Most tracks of one connection that are listened to.
 const MAX_TRACKS: usize = 16;
+/// Payloads that may turn out broken at once; beyond that the call makes no progress.
+const MAX_BROKEN: u32 = 1000;
 /// What may wait in a data channel before messages are dropped.
 const CHANNEL_BACKLOG: usize = 256 * 1024;
 
@@ -291,8 +293,18 @@ impl Call {
 
     /// Empties str0m, as it wants after every mutation.
     fn drain(&mut self, now: Instant) {
+        let mut broken = 0;
         loop {
             match self.rtc.poll_output() {
+                // A payload that is none of its codec: as good as lost. Each takes its packets with it.
+                Err(RtcError::Packet(mid, ..)) if broken < MAX_BROKEN => {
+                    broken += 1;
+                    if let Some(index) = self.tracks.iter().position(|t| t.mid == mid)
+                        && self.tracks[index].gate.close(now)
+                    {
+                        self.ask_for_keyframe(index);
+                    }
+                }
                 Ok(Output::Timeout(at)) => {
                     self.timeout = at;
                     return;
@@ -410,7 +422,12 @@ pub fn datagram(
 }
 
 fn parse_offer(offer: &CheckedOffer) -> Result<SdpOffer, CallError> {
-    SdpOffer::from_sdp_string(&offer.sdp).map_err(|error| CallError::Sdp(error.to_string()))
+    SdpOffer::from_sdp_string(&offer.sdp).map_err(|error| {
+        // The parser says where it stopped as an address in our memory, which is nobody's business.
+        let text = error.to_string();
+        let lines = text.lines().filter(|line| !line.contains("PointerOffset"));
+        CallError::Sdp(lines.collect::<Vec<_>>().join("; "))
+    })
 }
 
 fn codec_of(codec: StrCodec) -> Option<Codec> {

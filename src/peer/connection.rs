@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ const DATA_PER_SECOND: u32 = 500;
 /// Bytes a second, the same.
 const DATA_BYTES_PER_SECOND: u32 = 1 << 20;
 
+/// What a connection's elements are given to stop, once EOS has left them or they were flushed.
+const TAKE_APART: Duration = Duration::from_secs(1);
 const CHAIN_ENDED: &str = "the chain ended by itself";
 
 /// Who came, by which door.
@@ -496,13 +499,32 @@ impl Scene {
                 branch.flush(!abrupt);
             }
         }
-        for branch in std::mem::take(&mut self.branches) {
-            branch.stop(reason);
+        let branches = std::mem::take(&mut self.branches);
+        let farewells: Vec<_> = branches.iter().filter_map(|b| b.farewell(reason)).collect();
+        let pipeline = self.pipeline.clone();
+        let (done, over) = std::sync::mpsc::channel::<()>();
+        // On a thread of its own: what a stuck chain never gives back must not hold up the last word.
+        let taking_apart = std::thread::Builder::new()
+            .name("rtc-end".into())
+            .spawn(move || {
+                branches.into_iter().for_each(Branch::stop);
+                let _ = pipeline.set_state(gst::State::Null);
+                if let Some(bus) = pipeline.bus() {
+                    bus.unset_sync_handler();
+                    bus.set_flushing(true);
+                }
+                drop(done);
+            });
+        if taking_apart.is_err() || over.recv_timeout(TAKE_APART) == Err(RecvTimeoutError::Timeout)
+        {
+            gst::warning!(
+                super::CAT,
+                "{}: something of it does not stop and is left behind",
+                self.connection.id
+            );
         }
-        let _ = self.pipeline.set_state(gst::State::Null);
-        if let Some(bus) = self.pipeline.bus() {
-            bus.unset_sync_handler();
-            bus.set_flushing(true);
+        for farewell in farewells {
+            self.connection.stage.post(farewell);
         }
         drop(life.place);
         (lasted, life.alive)

@@ -36,6 +36,8 @@ pub enum Refusal {
     Call(#[from] CallError),
     #[error("there is no connection with the id {0:?}")]
     NoSuchConnection(String),
+    #[error("offers of this connection come too fast; wait a second")]
+    TooOften,
     #[error("the server is shutting down")]
     Gone,
 }
@@ -49,6 +51,7 @@ impl Refusal {
             Self::Place(Refused::Closed) | Self::Gone => "shutting-down",
             Self::Sdp(_) | Self::Call(_) => "invalid-sdp",
             Self::NoSuchConnection(_) => "no-such-connection",
+            Self::TooOften => "too-many-offers",
         }
     }
 }
@@ -154,6 +157,7 @@ impl Session {
                 sdp,
             }),
             Err(OfferRefused::Gone) => Err(missing()),
+            Err(OfferRefused::TooOften) => Err(Refusal::TooOften),
             Err(OfferRefused::Sdp(error)) => Err(error.into()),
             Err(OfferRefused::Call(error)) => Err(error.into()),
         }

@@ -16,6 +16,7 @@ use super::call::{Call, CallError, CallEvent, EncodedFrame, Sent, datagram};
 use super::connection::Connection;
 use super::sockets::Sockets;
 use crate::logic::connection::EndReason;
+use crate::logic::rate_limit::RateLimit;
 use crate::logic::registry::ConnectionId;
 use crate::logic::wire::sdp::{CheckedOffer, MediaLine, check_offer};
 
@@ -23,6 +24,8 @@ use crate::logic::wire::sdp::{CheckedOffer, MediaLine, check_offer};
 const COMMANDS: usize = 1024;
 /// Texts of one connection that may wait for the task.
 const PENDING_TEXTS: u32 = 32;
+/// Later offers of one connection that are answered: all visitors share the task that does it.
+const REOFFERS_PER_SECOND: u32 = 2;
 /// Datagrams that are read before wishes and time are looked at again.
 const BATCH: usize = 64;
 /// The longest that the task sleeps.
@@ -56,6 +59,8 @@ pub enum Command {
 pub enum OfferRefused {
     #[error("there is no connection of that id any more")]
     Gone,
+    #[error("at most {REOFFERS_PER_SECOND} offers a second are answered for one connection")]
+    TooOften,
     #[error(transparent)]
     Sdp(#[from] crate::logic::wire::sdp::SdpError),
     #[error(transparent)]
@@ -140,6 +145,7 @@ struct Driven {
     media: Vec<MediaLine>,
     connection: Arc<Connection>,
     lines: Vec<Line>,
+    reoffers: RateLimit,
 }
 
 struct Task {
@@ -234,6 +240,7 @@ impl Task {
                     media,
                     connection,
                     lines: Vec::new(),
+                    reoffers: RateLimit::new(REOFFERS_PER_SECOND, now),
                 };
                 self.calls.insert(id.clone(), driven);
                 self.with(&id, now, |_| ());
@@ -338,6 +345,9 @@ impl Task {
 
 impl Driven {
     fn renegotiate(&mut self, sdp: &str, now: Instant) -> Result<String, OfferRefused> {
+        if !self.reoffers.allows(now, 1) {
+            return Err(OfferRefused::TooOften);
+        }
         let offer: CheckedOffer = check_offer(sdp, &self.media)?;
         let answer = self.call.answer_again(&offer, now)?;
         self.media = offer.media;

@@ -309,6 +309,46 @@ fn a_slow_chain_gets_new_frames_and_is_not_waited_for_beyond_drain_timeout() {
 }
 
 #[test]
+fn a_chain_that_does_not_stop_holds_up_neither_the_last_word_nor_the_place() {
+    let server = Server::playing(
+        "rtcsessionsrc listen=http://127.0.0.1:0 drain-timeout=300 max-connections=1 \
+         video-chain=\"identity sleep-time=20000000 ! fakesink\"",
+    );
+    let visitor = server.visitor(Manner::Polite);
+    server.wait("rtc-stream-started", 1);
+    let left = Instant::now();
+    visitor.leave();
+    let ended = server.wait("rtc-connection-ended", 1);
+    assert!(
+        left.elapsed() < Duration::from_secs(7),
+        "{:?}",
+        left.elapsed()
+    );
+    assert_eq!(text(&ended[0], "reason"), "client-closed");
+    server.assert_contract();
+    let next = server.visitor(Manner::Polite);
+    server.wait("rtc-connection-created", 2);
+    next.leave();
+    server.wait("rtc-connection-ended", 2);
+    server.stop();
+}
+
+#[test]
+fn stopping_frees_its_ports_for_the_next_start() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let server = Server::new(&format!(
+        "rtcsessionsrc listen=http://127.0.0.1:{port} ice-addresses=127.0.0.1 udp-port={port} video-chain=fakesink"
+    ));
+    for _ in 0..10 {
+        server.pipeline.set_state(gst::State::Playing).unwrap();
+        server.pipeline.set_state(gst::State::Null).unwrap();
+    }
+    server.stop();
+}
+
+#[test]
 fn a_visitor_that_vanishes_or_never_connects_is_ended() {
     let server = Server::playing(
         "rtcsessionsrc listen=http://127.0.0.1:0 disconnect-timeout=700 setup-timeout=600 video-chain=fakesink",

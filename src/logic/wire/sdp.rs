@@ -12,6 +12,8 @@ pub const MAX_MEDIA_LINES: usize = 16;
 /// Most candidates in a description.
 pub const MAX_CANDIDATES: usize = 200;
 
+/// Most lines in a description; browsers write a few hundred.
+pub const MAX_LINES: usize = 1500;
 /// Longest mid.
 pub const MAX_MID: usize = 16;
 
@@ -28,6 +30,17 @@ pub enum SdpError {
     TooManyMediaLines(usize),
     #[error("the session description has {0} candidates; at most {MAX_CANDIDATES} are accepted")]
     TooManyCandidates(usize),
+    #[error("the session description has {0} lines; at most {MAX_LINES} are accepted")]
+    TooManyLines(usize),
+    #[error(
+        "{attribute} has {length} characters; {least} to {most} letters, digits, + and / are right"
+    )]
+    BadCredential {
+        attribute: &'static str,
+        length: usize,
+        least: usize,
+        most: usize,
+    },
     #[error("the offer has no audio or video m-line; at least one is needed")]
     NoMedia,
     #[error("m-line {0} has no a=mid; every m-line needs one of its own")]
@@ -120,6 +133,10 @@ pub fn check_offer(text: &str, previous: &[MediaLine]) -> Result<CheckedOffer, S
     }
     if text.trim_end().lines().next().map(str::trim_end) != Some("v=0") {
         return Err(SdpError::NotSdp(text.chars().take(24).collect()));
+    }
+    let lines = text.lines().count();
+    if lines > MAX_LINES {
+        return Err(SdpError::TooManyLines(lines));
     }
     let mut sections = vec![Section { lines: Vec::new() }];
     for (index, line) in text.lines().map(str::trim_end).enumerate() {
@@ -225,6 +242,23 @@ fn check_transport(session: &Section, media: &[Section]) -> Result<(), SdpError>
             }
         }
     }
+    // RFC 8839 allows longer names than one STUN message of ours can carry.
+    for (attribute, least, most) in [("ice-ufrag", 4, 64), ("ice-pwd", 22, 256)] {
+        for value in std::iter::once(session)
+            .chain(media)
+            .flat_map(|section| section.attributes(attribute))
+        {
+            let sound = value.bytes().all(|b| b.is_ascii_graphic());
+            if !sound || !(least..=most).contains(&value.len()) {
+                return Err(SdpError::BadCredential {
+                    attribute,
+                    length: value.chars().count(),
+                    least,
+                    most,
+                });
+            }
+        }
+    }
     let of_session = session.attributes("fingerprint").next().is_some();
     match media
         .iter()
@@ -291,9 +325,8 @@ mod tests {
         text
     }
 
-    const VIDEO: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\na=sendrecv\r\n";
-    const AUDIO: &str =
-        "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:1\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n";
+    const VIDEO: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=ice-ufrag:user\r\na=ice-pwd:twenty-two-characters!\r\na=sendrecv\r\n";
+    const AUDIO: &str = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:1\r\na=ice-ufrag:user\r\na=ice-pwd:twenty-two-characters!\r\n";
 
     #[test]
     fn lines_that_want_both_directions_are_answered_as_if_they_sent() {
@@ -360,6 +393,28 @@ mod tests {
     }
 
     #[test]
+    fn credentials_of_a_length_that_cannot_be_sent_are_refused() {
+        let long = "u".repeat(65);
+        for (was, is, attribute, length) in [
+            ("user", "use", "ice-ufrag", 3),
+            ("user", &long, "ice-ufrag", 65),
+            ("twenty-two-characters!", "short", "ice-pwd", 5),
+        ] {
+            let text = offer("", &[&VIDEO.replace(was, is)]);
+            let error = check_offer(&text, &[]).unwrap_err();
+            let SdpError::BadCredential {
+                attribute: a,
+                length: l,
+                ..
+            } = error
+            else {
+                panic!("{error}");
+            };
+            assert_eq!((a, l), (attribute, length));
+        }
+    }
+
+    #[test]
     fn a_reoffer_keeps_its_lines_in_place() {
         let first = check_offer(&offer("", &[VIDEO, AUDIO]), &[]).unwrap();
         assert!(check_offer(&offer("", &[VIDEO, AUDIO]), &first.media).is_ok());
@@ -413,7 +468,7 @@ mod tests {
         let text = offer(
             "",
             &[
-                "m=application 9 X webrtc-datachannel\r\na=mid:0\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n",
+                "m=application 9 X webrtc-datachannel\r\na=mid:0\r\na=ice-ufrag:user\r\na=ice-pwd:twenty-two-characters!\r\n",
             ],
         );
         assert_eq!(check_offer(&text, &[]).unwrap_err(), SdpError::NoMedia);
