@@ -7,6 +7,7 @@ mod calls;
 mod clip;
 mod framemeta;
 mod inferencesink;
+mod models;
 mod rtcsessionsrc;
 #[allow(dead_code, reason = "the benches look at all of a visit")]
 #[path = "../../bench/visitor.rs"]
