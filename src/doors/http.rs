@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tower_service::Service;
 
 use super::{Door, Host};
+use crate::logic::registry::Refused;
 use crate::logic::wire::offer::OfferError;
 use crate::peer::session::Refusal;
 
@@ -28,6 +29,8 @@ const MAX_BODY: usize = 256 * 1024;
 const MAX_DISCARD: usize = 16 * 1024 * 1024;
 /// HTTP connections served at a time; more wait in the kernel.
 const MAX_CLIENTS: usize = 256;
+/// No HTTP connection is kept for longer, whatever its client does or does not read.
+const CLIENT_TIME: Duration = Duration::from_secs(120);
 /// A client has this long for its request's headers, and again for its body.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
@@ -95,6 +98,12 @@ impl Listener {
         })
     }
 
+    /// Whether only this machine reaches it.
+    pub fn is_local(&self) -> bool {
+        let address = self.socket.local_addr();
+        address.is_ok_and(|address| address.ip().is_loopback())
+    }
+
     /// What a browser is pointed at.
     pub fn uri(&self) -> String {
         let port = self
@@ -137,20 +146,40 @@ impl Listener {
         let _inside = runtime.enter();
         let socket = tokio::net::TcpListener::from_std(self.socket)?;
         let (stop, stopped) = watch::channel(());
-        runtime.spawn(accept(socket, router, stopped));
-        Ok(Serving { _stop: stop })
+        let (alive, over) = std::sync::mpsc::channel();
+        runtime.spawn(accept(socket, router, stopped, alive));
+        Ok(Serving { stop, over })
     }
 }
 
 /// A listener that serves; dropping it closes its socket and every HTTP connection.
 pub struct Serving {
-    _stop: watch::Sender<()>,
+    stop: watch::Sender<()>,
+    /// Its other ends are dropped with the tasks that hold sockets.
+    over: std::sync::mpsc::Receiver<()>,
 }
 
-async fn accept(socket: tokio::net::TcpListener, router: Router, mut stopped: watch::Receiver<()>) {
+impl Serving {
+    /// Closes everything and waits until it is closed, at most `limit`: the port is free then.
+    pub fn stop(self, limit: Duration) {
+        drop(self.stop);
+        // Nobody sends.
+        let _ = self.over.recv_timeout(limit);
+    }
+}
+
+async fn accept(
+    socket: tokio::net::TcpListener,
+    router: Router,
+    mut stopped: watch::Receiver<()>,
+    alive: std::sync::mpsc::Sender<()>,
+) {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
-        let place = places.clone().acquire_owned().await;
+        let place = tokio::select! {
+            _ = stopped.changed() => return,
+            place = places.clone().acquire_owned() => place,
+        };
         let (client, remote) = tokio::select! {
             _ = stopped.changed() => return,
             accepted = socket.accept() => match accepted {
@@ -166,6 +195,7 @@ async fn accept(socket: tokio::net::TcpListener, router: Router, mut stopped: wa
         let _ = client.set_nodelay(true);
         let router = router.clone();
         let mut stopped = stopped.clone();
+        let alive = alive.clone();
         tokio::spawn(async move {
             let service =
                 hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -179,9 +209,9 @@ async fn accept(socket: tokio::net::TcpListener, router: Router, mut stopped: wa
             tokio::select! {
                 _ = stopped.changed() => {}
                 // How a client's HTTP connection ends is the client's business.
-                _ = connection => {}
+                _ = tokio::time::timeout(CLIENT_TIME, connection) => {}
             }
-            drop(place);
+            drop((place, alive));
         });
     }
 }
@@ -329,11 +359,13 @@ impl From<OfferError> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let status = match refusal.code() {
-            "too-many-connections" | "shutting-down" => StatusCode::SERVICE_UNAVAILABLE,
-            "duplicate-id" => StatusCode::CONFLICT,
-            "no-such-connection" => StatusCode::NOT_FOUND,
-            _ => StatusCode::BAD_REQUEST,
+        let status = match &refusal {
+            Refusal::Place(Refused::Duplicate(_)) => StatusCode::CONFLICT,
+            Refusal::Place(Refused::Full(_) | Refused::Closed) | Refusal::Gone => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Refusal::NoSuchConnection(_) => StatusCode::NOT_FOUND,
+            Refusal::Sdp(_) | Refusal::Call(_) => StatusCode::BAD_REQUEST,
         };
         Self::new(status, refusal.code(), refusal.to_string())
     }

@@ -12,6 +12,7 @@ use axum::routing::post;
 use super::http::Problem;
 use super::{Host, Remote};
 use crate::logic::wire::offer::{OfferAnswer, OfferRequest};
+use crate::peer::connection::Visitor;
 
 pub fn routes() -> Router<Host> {
     Router::new()
@@ -35,7 +36,12 @@ async fn answer(host: &Host, remote: &Remote, body: &[u8]) -> Result<OfferAnswer
                 true => String::new(),
                 false => serde_json::Value::Object(request.data).to_string(),
             };
-            let visitor = host.session.visitor_of(remote.0, "offer", data);
+            let visitor = Visitor {
+                door: "offer",
+                external_id: None,
+                remote: remote.0,
+                data,
+            };
             host.session.offer(visitor, &request.sdp).await?
         }
     };

@@ -144,7 +144,7 @@ impl Stream {
     }
 
     fn number(&mut self, facts: &mut FrameFacts) {
-        let id = *facts.frame_id.get_or_insert(self.last_id + 1);
+        let id = *facts.frame_id.get_or_insert(self.last_id.saturating_add(1));
         self.last_id = self.last_id.max(id);
     }
 

@@ -25,6 +25,9 @@ const ENCODED: Bound = Bound::Buffers(60);
 const DECODED_VIDEO: Bound = Bound::Buffers(2);
 const DECODED_AUDIO: Bound = Bound::Duration(gst::ClockTime::from_mseconds(200));
 
+/// What a flushed branch is given to take EOS after all.
+const AFTER_FLUSH: Duration = Duration::from_millis(500);
+
 /// What a branch tells its connection; called from any thread, must not block.
 pub trait BranchOwner: Send + Sync {
     /// The first frame was decoded: the branch can be opened towards the user.
@@ -327,20 +330,11 @@ impl Branch {
             Arc::new(side),
         ));
         let tail = tail_pad(&inlet, raw.clone(), stage.clone(), owner);
-        tail.set_active(true)?;
-        let (first, last) = (elements.first(), elements.last());
-        let (first, last) = first.zip(last).expect("a decoder has an element");
-        let link = |src: &gst::Pad, sink: &gst::Pad| {
-            // Our pads have no parent, so there is no hierarchy to check.
-            src.link_full(sink, gst::PadLinkCheck::empty())
-                .map_err(|error| gst::glib::bool_error!("pads do not link: {error}"))
-        };
-        let decoder_sink = first.static_pad("sink").expect("decoders have one");
-        let decoder_src = last.static_pad("src").expect("decoders have one");
-        link(inlet.pump.pad(), &decoder_sink)?;
-        link(&decoder_src, &tail)?;
-        for element in &elements {
-            element.sync_state_with_parent()?;
+        if let Err(error) = connect(&inlet, &elements, &tail) {
+            if stage.chain(media).is_none() {
+                stage.forget_pad(raw.pad());
+            }
+            return Err(error);
         }
         let branch = Self {
             pipeline: pipeline.clone(),
@@ -434,9 +428,13 @@ impl Branch {
         self.started.is_none() || self.raw.wait_finished(limit)
     }
 
-    /// What hangs downstream is unblocked and dropped.
-    pub fn flush(&self) {
-        if self.started.is_some() {
+    /// What hangs downstream is unblocked and dropped; what is behind a pad is given EOS once more.
+    pub fn flush(&self, then_eos: bool) {
+        let Some(started) = &self.started else {
+            return;
+        };
+        self.raw.flush();
+        if then_eos && started.chain.is_none() && !self.raw.finish_flushed(AFTER_FLUSH) {
             self.raw.flush();
         }
     }
@@ -487,6 +485,26 @@ impl Branch {
             self.stage.visitor_stays(&self.inlet.connection);
         }
     }
+}
+
+/// Links the inlet, the decoder and what takes its frames.
+fn connect(inlet: &Inlet, elements: &[gst::Element], tail: &gst::Pad) -> Result<(), BranchError> {
+    tail.set_active(true)?;
+    let (first, last) = (elements.first(), elements.last());
+    let (first, last) = first.zip(last).expect("a decoder has an element");
+    let link = |src: &gst::Pad, sink: &gst::Pad| {
+        // Our pads have no parent, so there is no hierarchy to check.
+        src.link_full(sink, gst::PadLinkCheck::empty())
+            .map_err(|error| gst::glib::bool_error!("pads do not link: {error}"))
+    };
+    let decoder_sink = first.static_pad("sink").expect("decoders have one");
+    let decoder_src = last.static_pad("src").expect("decoders have one");
+    link(inlet.pump.pad(), &decoder_sink)?;
+    link(&decoder_src, &tail)?;
+    for element in elements {
+        element.sync_state_with_parent()?;
+    }
+    Ok(())
 }
 
 /// The pad behind the decoder: hands frames over and never waits.

@@ -258,10 +258,8 @@ impl Call {
         match written {
             Ok(true) => Sent::Yes,
             Ok(false) => Sent::Full,
-            Err(error) => {
-                self.fail(error);
-                Sent::NoChannel
-            }
+            // Longer than the peer takes; the loss of the whole association is told elsewhere.
+            Err(_) => Sent::Full,
         }
     }
 

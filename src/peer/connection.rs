@@ -4,6 +4,7 @@
 //! branches and the private pipeline, on a thread that may block. So no start can overtake an end.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ use crate::logic::registry::{ConnectionId, Place};
 const JOBS: usize = 64;
 /// Messages a second that one peer may put on the application's bus.
 const DATA_PER_SECOND: u32 = 500;
+/// Bytes a second, the same.
+const DATA_BYTES_PER_SECOND: u32 = 1 << 20;
 
 const CHAIN_ENDED: &str = "the chain ended by itself";
 
@@ -62,7 +65,8 @@ pub struct Connection {
     /// Pads are flushed instead of given EOS.
     abrupt: AtomicBool,
     had_media: AtomicBool,
-    data_rate: Mutex<RateLimit>,
+    /// Messages and bytes that the visitor puts on the bus.
+    data_rate: Mutex<(RateLimit, RateLimit)>,
     /// Chains whose EOS came, by the bin's name.
     drained: Mutex<Vec<gst::glib::GString>>,
     drained_more: Condvar,
@@ -101,7 +105,10 @@ impl Connection {
             ending: Notify::new(),
             abrupt: AtomicBool::new(false),
             had_media: AtomicBool::new(false),
-            data_rate: Mutex::new(RateLimit::new(DATA_PER_SECOND, Instant::now())),
+            data_rate: Mutex::new((
+                RateLimit::new(DATA_PER_SECOND, Instant::now()),
+                RateLimit::new(DATA_BYTES_PER_SECOND, Instant::now()),
+            )),
             drained: Mutex::default(),
             drained_more: Condvar::new(),
             pipeline: private_pipeline(place.id(), me.clone()),
@@ -140,6 +147,7 @@ impl Connection {
             self.pipeline.set_base_time(base);
             // A pipeline that plays already hands it down no more.
             for element in self.pipeline.iterate_recurse().into_iter().flatten() {
+                let _ = element.set_clock(Some(&clock));
                 element.set_base_time(base);
             }
         }
@@ -163,8 +171,9 @@ impl Connection {
                 .data_rate
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let allowed = rate.allows(now);
-            if !allowed && rate.dropped == 1 {
+            let (messages, bytes) = &mut *rate;
+            let allowed = messages.allows(now, 1) && bytes.allows(now, data.len());
+            if !allowed && messages.dropped + bytes.dropped == 1 {
                 gst::warning!(
                     super::CAT,
                     "{}: more than {DATA_PER_SECOND} messages a second are dropped",
@@ -178,9 +187,10 @@ impl Connection {
         }
         let message = gst::Structure::builder("rtc-data")
             .field("connection-id", self.id.as_str())
-            .field("channel", label);
+            .field("channel", label.replace('\0', "\u{fffd}"));
         let message = match String::from_utf8(data) {
-            Ok(text) if !binary => message.field("text", text),
+            // A GStreamer string ends with the first NUL.
+            Ok(text) if !binary && !text.contains('\0') => message.field("text", text),
             Ok(text) => message.field("bytes", gst::glib::Bytes::from_owned(text.into_bytes())),
             Err(error) => message.field("bytes", gst::glib::Bytes::from_owned(error.into_bytes())),
         };
@@ -211,7 +221,7 @@ impl Connection {
                 self.say_state(Phase::Connecting, Phase::Playing);
             }
             scene = on_a_blocking_thread(move || {
-                scene.play(job);
+                scene.play_or_fail(job);
                 scene
             })
             .await;
@@ -424,6 +434,13 @@ impl Scene {
         }
     }
 
+    /// What fails inside one connection ends it, with its last words said.
+    fn play_or_fail(&mut self, job: Job) {
+        if catch_unwind(AssertUnwindSafe(|| self.play(job))).is_err() {
+            self.connection.fail("a stream could not be started".into());
+        }
+    }
+
     fn play(&mut self, job: Job) {
         let done = match job {
             Job::Connected => Ok(()),
@@ -476,7 +493,7 @@ impl Scene {
                     .is_none_or(|chain| self.connection.wait_drained(chain, deadline));
             if !drained {
                 gst::debug!(super::CAT, "{} is flushed", branch.inlet.stream_id);
-                branch.flush();
+                branch.flush(!abrupt);
             }
         }
         for branch in std::mem::take(&mut self.branches) {

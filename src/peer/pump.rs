@@ -199,11 +199,28 @@ impl Pump {
         self.pad.push_event(gst::event::FlushStart::new());
     }
 
+    /// After a flush: EOS for whoever takes it within `limit`.
+    pub fn finish_flushed(&self, limit: Duration) -> bool {
+        if !self.wait_finished(limit) {
+            return false;
+        }
+        self.pad.push_event(gst::event::FlushStop::new(false));
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        self.pad.push_event(gst::event::Segment::new(&segment));
+        {
+            let mut state = self.shared.lock();
+            state.finished = false;
+            state.phase = Phase::Finishing;
+        }
+        self.start().is_ok() && self.wait_finished(limit)
+    }
+
     /// Nothing more is pushed; does not wait for a push under way.
     pub fn abandon(&self) {
         let mut state = self.shared.lock();
         state.phase = Phase::Closed;
-        state.queue.clear();
+        let left = state.queue.clear();
+        state.queue.dropped += left;
         self.shared.wake.notify_all();
     }
 
@@ -249,12 +266,18 @@ fn step(shared: &Shared, pad: &gst::Pad) {
             let flow = pad.push(buffer);
             let refused = {
                 let mut state = shared.lock();
-                state.pushed += 1;
                 match flow {
-                    Ok(_) | Err(gst::FlowError::NotLinked | gst::FlowError::Flushing) => None,
+                    Ok(_) => {
+                        state.pushed += 1;
+                        None
+                    }
+                    Err(gst::FlowError::NotLinked | gst::FlowError::Flushing) => {
+                        state.queue.dropped += 1;
+                        None
+                    }
                     Err(flow) if !state.refused => {
                         state.refused = true;
-                        state.queue.clear();
+                        state.queue.dropped += 1 + state.queue.clear();
                         Some(flow)
                     }
                     Err(_) => None,

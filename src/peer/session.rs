@@ -1,6 +1,5 @@
 //! What doors and the element hold: answers offers, ends connections, shuts down.
 
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +14,9 @@ use super::transport::{Command, OfferRefused, Transport};
 use crate::logic::connection::EndReason;
 use crate::logic::registry::{ConnectionId, Refused, Registry};
 use crate::logic::wire::sdp::{SdpError, check_offer};
+
+/// The transport's task is never busy for longer.
+const RELEASE_TIME: Duration = Duration::from_secs(1);
 
 pub struct SessionConfig {
     pub call: CallConfig,
@@ -121,16 +123,17 @@ impl Session {
             self.config.drain_timeout,
             alive.ok_or(Refusal::Gone)?,
         );
+        // From here on nothing waits: a client that hangs up meanwhile leaves no half of a connection.
+        let room = self.transport.reserve().await.ok_or(Refusal::Gone)?;
         life.place.commit(connection.clone())?;
         connection.say_created();
         let id = connection.id().clone();
-        crate::runtime::runtime().spawn(connection.clone().live(life));
-        let adopt = Command::Adopt {
+        room.send(Command::Adopt {
             call: Box::new(call),
             media: offer.media,
-            connection,
-        };
-        self.transport.send(adopt).await;
+            connection: connection.clone(),
+        });
+        crate::runtime::runtime().spawn(connection.live(life));
         Ok(Answered { id, sdp: answer })
     }
 
@@ -156,34 +159,11 @@ impl Session {
         }
     }
 
-    /// The visitor says goodbye by the door it came through.
-    pub fn end(&self, id: &str, reason: EndReason) -> bool {
-        let found = self.registry.find(&id.into());
-        if let Some(connection) = &found {
-            connection.end(reason, None);
-        }
-        found.is_some()
-    }
-
     /// The element's base time has changed.
     pub fn rebase(&self) {
         for connection in self.registry.all() {
             connection.rebase();
         }
-    }
-
-    pub fn visitor_of(&self, remote: SocketAddr, door: &'static str, data: String) -> Visitor {
-        Visitor {
-            door,
-            external_id: None,
-            remote,
-            data,
-        }
-    }
-
-    /// Places taken, and how many there are.
-    pub fn places(&self) -> (usize, u32) {
-        (self.registry.len(), self.config.max_connections)
     }
 
     /// Admits nobody any more and ends everyone.
@@ -205,5 +185,10 @@ impl Session {
     pub fn wait_closed(&self, limit: Duration) -> bool {
         let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
         over.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    /// Closes the UDP sockets, whoever still holds the session.
+    pub fn release(&self) {
+        self.transport.shut_down(RELEASE_TIME);
     }
 }

@@ -110,14 +110,12 @@ impl Sockets {
                 Err(error) => failed = Some((ip, error)),
             }
         }
-        if before != self.bound.len() || self.index.len() != self.bound.len() {
-            self.index = self
-                .bound
-                .iter()
-                .enumerate()
-                .map(|(i, b)| (b.address, i))
-                .collect();
-        }
+        // One address may have come for another that went.
+        let addresses = self.bound.iter().map(|b| b.address);
+        self.index = addresses
+            .enumerate()
+            .map(|(i, address)| (address, i))
+            .collect();
         match (self.bound.is_empty(), failed) {
             (true, Some((ip, error))) => Err(io::Error::new(
                 error.kind(),

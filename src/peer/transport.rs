@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use super::branch::Inlet;
 use super::call::{Call, CallError, CallEvent, EncodedFrame, Sent, datagram};
 use super::connection::Connection;
 use super::sockets::Sockets;
+use crate::logic::connection::EndReason;
 use crate::logic::registry::ConnectionId;
 use crate::logic::wire::sdp::{CheckedOffer, MediaLine, check_offer};
 
@@ -45,6 +47,8 @@ pub enum Command {
         outbox: Arc<Outbox>,
     },
     Close(ConnectionId),
+    /// The sender is dropped when the sockets are closed.
+    ShutDown(std::sync::mpsc::Sender<()>),
 }
 
 /// Why a later offer is not answered.
@@ -87,6 +91,20 @@ impl Transport {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         crate::runtime::runtime().spawn(Task::new(sockets).run(receiver));
         Self { commands }
+    }
+
+    /// Waits for room; what is said with it comes without another wait.
+    pub async fn reserve(&self) -> Option<mpsc::Permit<'_, Command>> {
+        self.commands.reserve().await.ok()
+    }
+
+    /// Ends the task and closes its sockets, waiting at most `limit`.
+    pub fn shut_down(&self, limit: Duration) {
+        let (done, over) = std::sync::mpsc::channel();
+        if self.commands.try_send(Command::ShutDown(done)).is_ok() {
+            // Nobody sends: the other end is dropped with the task.
+            let _ = over.recv_timeout(limit);
+        }
     }
 
     /// Waits for room.
@@ -170,6 +188,11 @@ impl Task {
                     Woken::Datagram(length, source, destination),
             };
             match woken {
+                Woken::Command(Some(Command::ShutDown(done))) => {
+                    drop(self);
+                    drop(done);
+                    return;
+                }
                 Woken::Command(Some(command)) => self.obey(command),
                 Woken::Command(None) => return,
                 Woken::Time => self.tick(),
@@ -213,35 +236,25 @@ impl Task {
                     lines: Vec::new(),
                 };
                 self.calls.insert(id.clone(), driven);
-                self.settle(&id, now);
+                self.with(&id, now, |_| ());
             }
             Command::Offer { id, sdp, reply } => {
-                let answer = match self.calls.get_mut(&id) {
-                    Some(driven) => driven.renegotiate(&sdp, now),
-                    None => Err(OfferRefused::Gone),
-                };
-                let _ = reply.send(answer);
-                self.settle(&id, now);
+                let answer = self.with(&id, now, |driven| driven.renegotiate(&sdp, now));
+                let _ = reply.send(answer.unwrap_or(Err(OfferRefused::Gone)));
             }
             Command::Text { id, text, outbox } => {
                 outbox.pending.fetch_sub(1, Ordering::AcqRel);
-                let sent = match self.calls.get_mut(&id) {
-                    Some(driven) => driven.call.send_text(&text, now),
-                    None => Sent::NoChannel,
-                };
+                let sent = self.with(&id, now, |driven| driven.call.send_text(&text, now));
                 match sent {
-                    Sent::Yes => outbox.sent.fetch_add(1, Ordering::Relaxed),
-                    Sent::NoChannel | Sent::Full => outbox.dropped.fetch_add(1, Ordering::Relaxed),
+                    Some(Sent::Yes) => outbox.sent.fetch_add(1, Ordering::Relaxed),
+                    _ => outbox.dropped.fetch_add(1, Ordering::Relaxed),
                 };
-                self.settle(&id, now);
             }
             Command::Close(id) => {
-                if let Some(mut driven) = self.calls.remove(&id) {
-                    driven.call.close(now);
-                    driven.transmit(&mut self.sockets);
-                    self.sources.retain(|_, owner| *owner != id);
-                }
+                self.with(&id, now, |driven| driven.call.close(now));
+                self.forget(&id);
             }
+            Command::ShutDown(_) => unreachable!("the loop takes it"),
         }
     }
 
@@ -254,10 +267,7 @@ impl Task {
             .map(|(id, _)| id.clone())
             .collect();
         for id in due {
-            if let Some(driven) = self.calls.get_mut(&id) {
-                driven.call.tick(now);
-            }
-            self.settle(&id, now);
+            self.with(&id, now, |driven| driven.call.tick(now));
         }
     }
 
@@ -282,24 +292,46 @@ impl Task {
                 }
                 Some(id)
             });
-        if let Some(id) = id
-            && let Some(driven) = self.calls.get_mut(&id)
-        {
-            driven.call.receive(input, now);
-            self.settle(&id, now);
+        if let Some(id) = id {
+            self.with(&id, now, |driven| driven.call.receive(input, now));
         }
     }
 
-    /// Sends and tells what a call wants sent and told.
-    fn settle(&mut self, id: &ConnectionId, now: Instant) {
-        let Some(driven) = self.calls.get_mut(id) else {
-            return;
-        };
-        let goes_on = driven.events(now);
-        driven.transmit(&mut self.sockets);
-        if !goes_on {
-            self.calls.remove(id);
-            self.sources.retain(|_, owner| owner != id);
+    fn forget(&mut self, id: &ConnectionId) {
+        self.calls.remove(id);
+        self.sources.retain(|_, owner| owner != id);
+    }
+
+    /// Does something to a call, then sends and tells what it wants sent and told.
+    ///
+    /// All calls share this task: what one peer's bytes make fail must end that peer's call and no other.
+    fn with<R>(
+        &mut self,
+        id: &ConnectionId,
+        now: Instant,
+        change: impl FnOnce(&mut Driven) -> R,
+    ) -> Option<R> {
+        let driven = self.calls.get_mut(id)?;
+        let sockets = &mut self.sockets;
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let result = change(driven);
+            let goes_on = driven.events(now);
+            driven.transmit(sockets);
+            (result, goes_on)
+        }));
+        match done {
+            Ok((result, goes_on)) => {
+                if !goes_on {
+                    self.forget(id);
+                }
+                Some(result)
+            }
+            Err(_) => {
+                let detail = "the transport failed inside this connection".to_owned();
+                driven.connection.end(EndReason::HandlerError, Some(detail));
+                self.forget(id);
+                None
+            }
         }
     }
 }

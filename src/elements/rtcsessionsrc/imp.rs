@@ -21,12 +21,15 @@ pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
+/// The listener's tasks are never busy for longer.
+const RELEASE_TIME: Duration = Duration::from_secs(1);
+
 /// Everything that exists from READY on.
 struct Running {
     stage: Arc<ElementStage>,
     session: Arc<Session>,
     /// Chains in READY: they were found to work, and what they load stays loaded for the next visitor.
-    prototypes: Vec<gst::Bin>,
+    _prototypes: Vec<Prototype>,
     doors: Vec<Door>,
     host: Host,
     /// Until it serves.
@@ -80,7 +83,10 @@ impl RtcSessionSrc {
             call: CallConfig::new(plan.codecs, plan.latency, plan.patience),
             addresses: plan.addresses,
             max_connections: settings.max_connections,
-            drain_timeout: Duration::from_millis(settings.drain_timeout.into()),
+            // Nobody is drained for longer than stopping may take.
+            drain_timeout: Duration::from_millis(
+                settings.drain_timeout.min(settings.shutdown_timeout).into(),
+            ),
         };
         let session = Session::start(config, stage.clone()).map_err(|error| {
             gst::error_msg!(
@@ -96,11 +102,11 @@ impl RtcSessionSrc {
             stage,
             host: Host {
                 session: session.clone(),
-                launch: launch_line().into(),
+                launch: launch_line(listener.is_local()).into(),
                 video_codecs,
             },
             session,
-            prototypes,
+            _prototypes: prototypes,
             doors: plan.doors,
             listener: Some(listener),
             serving: None,
@@ -155,8 +161,9 @@ impl RtcSessionSrc {
             return;
         };
         // The listener first: nobody comes while everybody goes.
-        running.serving = None;
-        running.listener = None;
+        if let Some(serving) = running.serving.take() {
+            serving.stop(RELEASE_TIME);
+        }
         running.session.close(true);
         let limit = self.settings().shutdown_timeout;
         if !running
@@ -169,35 +176,48 @@ impl RtcSessionSrc {
                 "not every visitor was gone within shutdown-timeout"
             );
         }
-        for chain in running.prototypes {
-            let _ = chain.set_state(gst::State::Null);
-        }
+        running.session.release();
     }
 
     /// Ends every visitor with EOS down their branches, then posts ours.
-    fn finish(&self) {
+    fn finish(&self, seqnum: gst::Seqnum) {
         let session = self.running().as_ref().map(|running| {
             running.stage.set_finishing();
             running.session.clone()
         });
-        let settings = self.settings().clone();
+        let limit = Duration::from_millis(self.settings().shutdown_timeout.into());
         let element = self.obj().downgrade();
         let finish = move || {
-            if let Some(session) = session {
+            if let Some(session) = &session {
                 session.close(false);
-                let limit = settings.shutdown_timeout.max(settings.drain_timeout);
-                session.wait_closed(Duration::from_millis(limit.into()));
+                session.wait_closed(limit);
             }
-            if let Some(element) = element.upgrade() {
-                let _ = element.post_message(gst::message::Eos::builder().src(&element).build());
+            let Some(element) = element.upgrade() else {
+                return;
+            };
+            // What was stopped and started again meanwhile is not meant.
+            let current = element.imp().running().as_ref().map(|r| r.session.clone());
+            if current.as_ref().map(Arc::as_ptr) == session.as_ref().map(Arc::as_ptr) {
+                let eos = gst::message::Eos::builder().src(&element).seqnum(seqnum);
+                let _ = element.post_message(eos.build());
             }
         };
         crate::runtime::runtime().spawn_blocking(finish);
     }
 }
 
+/// A chain in READY.
+struct Prototype(gst::Bin);
+
+impl Drop for Prototype {
+    fn drop(&mut self) {
+        // Elements must not be disposed of in any other state.
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
 /// A bin of each chain in READY, or why it does not get there.
-fn prototypes(plan: &Plan) -> Result<Vec<gst::Bin>, gst::ErrorMessage> {
+fn prototypes(plan: &Plan) -> Result<Vec<Prototype>, gst::ErrorMessage> {
     let chains = [
         ("video-chain", &plan.video_chain),
         ("audio-chain", &plan.audio_chain),
@@ -211,7 +231,7 @@ fn prototypes(plan: &Plan) -> Result<Vec<gst::Bin>, gst::ErrorMessage> {
     Ok(bins)
 }
 
-fn prototype(property: &str, chain: &Chain) -> Result<gst::Bin, gst::ErrorMessage> {
+fn prototype(property: &str, chain: &Chain) -> Result<Prototype, gst::ErrorMessage> {
     let settings = gst::ResourceError::Settings;
     let bin = chain
         .make()
@@ -220,7 +240,7 @@ fn prototype(property: &str, chain: &Chain) -> Result<gst::Bin, gst::ErrorMessag
     bin.set_bus(Some(&bus));
     if bin.set_state(gst::State::Ready).is_ok() {
         bin.set_bus(None);
-        return Ok(bin);
+        return Ok(Prototype(bin));
     }
     let said = bus.pop_filtered(&[gst::MessageType::Error]);
     let _ = bin.set_state(gst::State::Null);
@@ -233,10 +253,14 @@ fn prototype(property: &str, chain: &Chain) -> Result<gst::Bin, gst::ErrorMessag
     })
 }
 
-/// The launch line that runs, where the process is one.
-fn launch_line() -> String {
+/// The launch line that runs: what the environment says it is or, for who sits at this machine, the process's
+/// own; it may hold what others must not see.
+fn launch_line(local: bool) -> String {
     if let Ok(line) = std::env::var("RTCINFERENCE_LAUNCH") {
         return line;
+    }
+    if !local {
+        return String::new();
     }
     let line = std::fs::read("/proc/self/cmdline").unwrap_or_default();
     let words: Vec<_> = line
@@ -509,7 +533,7 @@ impl ElementImpl for RtcSessionSrc {
     fn send_event(&self, event: gst::Event) -> bool {
         match event.view() {
             gst::EventView::Eos(_) => {
-                self.finish();
+                self.finish(event.seqnum());
                 true
             }
             _ => self.parent_send_event(event),

@@ -24,9 +24,13 @@
  * Every stream of every visitor gets a bin of its own. A chain that is slower than its stream gets the newest
  * frame next: at most two wait. A chain that fails ends its own connection, and nothing else.
  *
+ * One more bin of each chain stands by in READY: it shows at once whether the chain works, and what it loads
+ * stays loaded. A sink that opens a device in READY and shares it with nobody therefore does not fit in a chain.
+ *
  * ## Messages
  *
- * Element messages, posted from threads of the plugin's own unless said otherwise; all carry `connection-id`
+ * Element messages, posted from threads of the plugin's own that serve every visitor, unless said otherwise: a
+ * synchronous bus handler must not block. All carry `connection-id`
  * where there is one. Times are nanoseconds.
  *
  * | message | other fields | when |

@@ -12,6 +12,9 @@ pub const MAX_MEDIA_LINES: usize = 16;
 /// Most candidates in a description.
 pub const MAX_CANDIDATES: usize = 200;
 
+/// Longest mid.
+pub const MAX_MID: usize = 16;
+
 /// Why a session description is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SdpError {
@@ -29,6 +32,8 @@ pub enum SdpError {
     NoMedia,
     #[error("m-line {0} has no a=mid; every m-line needs one of its own")]
     MissingMid(usize),
+    #[error("a=mid:{0:?}: a mid of 1 to {MAX_MID} letters, digits and underscores is accepted")]
+    BadMid(String),
     #[error("a=mid:{0} stands on more than one m-line; every m-line needs one of its own")]
     DuplicateMid(String),
     #[error("a=group:BUNDLE names {0:?}, which is the mid of no m-line")]
@@ -122,7 +127,9 @@ pub fn check_offer(text: &str, previous: &[MediaLine]) -> Result<CheckedOffer, S
             continue;
         }
         let mut chars = line.chars();
-        if !(chars.next().is_some_and(|c| c.is_ascii_lowercase()) && chars.next() == Some('=')) {
+        let form =
+            chars.next().is_some_and(|c| c.is_ascii_lowercase()) && chars.next() == Some('=');
+        if !form || line.contains(|c: char| c.is_control() && c != '\t') {
             return Err(SdpError::BadLine {
                 line: index + 1,
                 text: line.chars().take(40).collect(),
@@ -183,6 +190,10 @@ fn check_mids(session: &Section, media: &[Section]) -> Result<Vec<MediaLine>, Sd
             .next()
             .filter(|mid| !mid.is_empty());
         let mid = mid.ok_or(SdpError::MissingMid(index))?;
+        // The transport tells longer and other names apart no more.
+        if mid.len() > MAX_MID || !mid.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return Err(SdpError::BadMid(mid.chars().take(24).collect()));
+        }
         if !seen.insert(mid) {
             return Err(SdpError::DuplicateMid(mid.to_owned()));
         }
@@ -369,6 +380,13 @@ mod tests {
             check_offer(&text, &[]).unwrap_err(),
             SdpError::MissingMid(0)
         );
+        for bad in ["a-b", "seventeen_letters"] {
+            let text = offer("", &[&VIDEO.replace("mid:0", &format!("mid:{bad}"))]);
+            assert_eq!(
+                check_offer(&text, &[]).unwrap_err(),
+                SdpError::BadMid(bad.into())
+            );
+        }
         let text = offer("", &[VIDEO, VIDEO]);
         assert_eq!(
             check_offer(&text, &[]).unwrap_err(),
