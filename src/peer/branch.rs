@@ -500,7 +500,7 @@ fn connect(inlet: &Inlet, elements: &[gst::Element], tail: &gst::Pad) -> Result<
     let decoder_sink = first.static_pad("sink").expect("decoders have one");
     let decoder_src = last.static_pad("src").expect("decoders have one");
     link(inlet.pump.pad(), &decoder_sink)?;
-    link(&decoder_src, &tail)?;
+    link(&decoder_src, tail)?;
     for element in elements {
         element.sync_state_with_parent()?;
     }
