@@ -14,6 +14,7 @@ use visitor::Manner;
 
 mod clip;
 mod process;
+#[allow(dead_code, reason = "the tests know visitors with worse manners")]
 mod visitor;
 
 const WARM_UP: Duration = Duration::from_secs(3);

@@ -119,7 +119,7 @@ fn facts_survive_vp8_coding() {
 
 #[test]
 fn facts_survive_h264_coding() {
-    survives("x264enc tune=zerolatency ! avdec_h264");
+    survives("openh264enc ! avdec_h264");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn facts_survive_vp8_over_rtp() {
 #[test]
 fn facts_survive_h264_over_rtp() {
     survives(
-        "x264enc tune=zerolatency bitrate=8000 ! rtph264pay mtu=300 ! rtpjitterbuffer ! rtph264depay ! avdec_h264",
+        "openh264enc bitrate=8000000 ! rtph264pay mtu=300 ! rtpjitterbuffer ! rtph264depay ! avdec_h264",
     );
 }
 

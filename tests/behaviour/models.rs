@@ -38,6 +38,7 @@ fn truth() -> Vec<Corners> {
         }
     });
     wait_for_eos(&pipeline);
+    // The probe keeps its half for as long as the pipeline lives.
     std::mem::take(&mut *boxes.lock().unwrap())
 }
 

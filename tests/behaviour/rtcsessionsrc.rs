@@ -152,6 +152,11 @@ impl Visitor {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
+
+    /// Stays until the server has closed the connection, and with that takes all that was sent before.
+    fn outstay(self) -> Visit {
+        self.thread.join().unwrap()
+    }
 }
 
 fn text(structure: &gst::Structure, field: &str) -> String {
@@ -251,7 +256,7 @@ fn a_failing_chain_ends_its_own_connection_and_nothing_else() {
     let ended = server.wait("rtc-connection-ended", 1);
     assert_eq!(text(&ended[0], "reason"), "handler-error");
     assert!(text(&ended[0], "detail").contains("identity"), "{ended:?}");
-    let visit = visitor.leave();
+    let visit = visitor.outstay();
     assert_eq!(visit.results, 1, "the peer is told");
     assert_eq!(server.named("rtc-connection-error").len(), 1);
     let errors = server.said.lock().unwrap();
