@@ -1,8 +1,5 @@
 //! The floor: a decoder alone, fed with the clip at its pace, at 1, 10 and 20 streams. Prints JSON.
-//!
-//! Each count runs in a process of its own, so that none pays for another's memory.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -19,21 +16,7 @@ fn main() {
     match arguments.first().and_then(|a| a.parse::<usize>().ok()) {
         Some(count) => println!("{}", measure(count)),
         None => {
-            let program = std::env::current_exe().expect("it runs");
-            let rows: Vec<serde_json::Value> = [1, 10, 20]
-                .iter()
-                .map(|count| {
-                    let output = Command::new(&program)
-                        .arg(count.to_string())
-                        .output()
-                        .expect("it runs");
-                    serde_json::from_slice(&output.stdout).expect("it prints JSON")
-                })
-                .collect();
-            println!(
-                "{:#}",
-                serde_json::json!({ "bench": "floor", "rows": rows })
-            );
+            println!("{:#}", process::rounds("floor", &[1, 10, 20]));
         }
     }
 }

@@ -28,22 +28,7 @@ fn main() {
         ["visitors", url, count] => send(url, count.parse().expect("a number")),
         [count] => println!("{}", measure(count.parse().expect("a number"))),
         _ => {
-            let program = std::env::current_exe().expect("it runs");
-            let rows: Vec<serde_json::Value> = [1, 10, 20]
-                .iter()
-                .map(|count| {
-                    let output = Command::new(&program)
-                        .arg(count.to_string())
-                        .stderr(Stdio::inherit())
-                        .output()
-                        .expect("it runs");
-                    serde_json::from_slice(&output.stdout).expect("it prints JSON")
-                })
-                .collect();
-            println!(
-                "{:#}",
-                serde_json::json!({ "bench": "receive", "rows": rows })
-            );
+            println!("{:#}", process::rounds("receive", &[1, 10, 20]));
         }
     }
 }

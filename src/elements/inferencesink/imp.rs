@@ -358,13 +358,15 @@ impl ElementImpl for InferenceSink {
             }
             _ => (),
         }
-        let success = self.parent_change_state(transition)?;
+        let changed = self.parent_change_state(transition);
         match transition {
+            // A way up that fails has no way down.
+            gst::StateChange::ReadyToPaused if changed.is_err() => self.stop_worker(),
             gst::StateChange::PausedToReady => self.stop_worker(),
             gst::StateChange::ReadyToNull => self.state.lock().unwrap().model = None,
             _ => (),
         }
-        Ok(success)
+        changed
     }
 }
 
