@@ -1,5 +1,6 @@
 //! A visitor that sends the clip: str0m over a real socket, one thread.
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +13,14 @@ use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use crate::clip::{self, Frame};
 
+/// Texts of a visit that are kept.
+const TEXTS: usize = 1000;
+
 /// What a visit was like.
+#[derive(Default)]
 pub struct Visit {
+    /// Status and body of an answer that was none; nothing else is told then.
+    pub refused: Option<(i32, String)>,
     pub pc_id: String,
     /// The session description of the answer.
     pub answer: String,
@@ -22,6 +29,11 @@ pub struct Visit {
     pub answered_ms: f64,
     pub connected_ms: Option<f64>,
     pub results: u64,
+    /// The texts that came, the last ones.
+    pub texts: VecDeque<String>,
+    pub bytes: Vec<Vec<u8>>,
+    /// When the last datagram of the goodbye was sent.
+    pub closed_at: Option<Instant>,
 }
 
 /// How a visitor behaves.
@@ -35,6 +47,8 @@ pub enum Manner {
     Vanishing,
     /// Takes the answer and does nothing with it.
     Silent,
+    /// Polite, without a data channel.
+    Mute,
 }
 
 /// Posts an offer and does as its manner is until `stop`.
@@ -50,7 +64,9 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
     rtc.add_local_candidate(Candidate::host(local, "udp").expect("it is a host"));
     let mut change = rtc.sdp_api();
     let mid = change.add_media(MediaKind::Video, Direction::SendOnly, None, None, None);
-    change.add_channel("results".into());
+    if manner != Manner::Mute {
+        change.add_channel("results".into());
+    }
     let (offer, pending) = change.apply().expect("there are changes");
 
     let body = serde_json::json!({ "sdp": offer.to_sdp_string(), "type": "offer" });
@@ -59,13 +75,18 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
         .expect("it is later")
         .as_nanos() as u64;
     let posted = Instant::now();
-    let answer: serde_json::Value = minreq::post(format!("{url}/offer"))
+    let response = minreq::post(format!("{url}/offer"))
         .with_json(&body)
         .and_then(minreq::Request::send)
-        .and_then(|response| response.json())
-        .expect("it is answered with JSON");
+        .expect("it is answered");
+    let answer: serde_json::Value = response.json().expect("an answer is JSON");
     let answered_ms = posted.elapsed().as_secs_f64() * 1000.0;
-    let sdp = answer["sdp"].as_str().expect("an answer");
+    let Some(sdp) = answer["sdp"].as_str() else {
+        return Visit {
+            refused: Some((response.status_code, answer.to_string())),
+            ..Visit::default()
+        };
+    };
     let sdp = SdpAnswer::from_sdp_string(sdp).expect("it is an answer");
     rtc.sdp_api()
         .accept_answer(pending, sdp)
@@ -76,8 +97,7 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
         answer: answer["sdp"].as_str().expect("an answer").to_owned(),
         posted_at,
         answered_ms,
-        connected_ms: None,
-        results: 0,
+        ..Visit::default()
     };
     while manner == Manner::Silent && !stop.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(10));
@@ -103,7 +123,17 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
                 Output::Event(Event::ChannelOpen(id, _)) => channel = Some(id),
                 // The clip begins with a keyframe.
                 Output::Event(Event::KeyframeRequest(_)) => position = 0,
-                Output::Event(Event::ChannelData(_)) => visit.results += 1,
+                Output::Event(Event::ChannelData(data)) => {
+                    visit.results += 1;
+                    match String::from_utf8(data.data) {
+                        Ok(text) if !data.binary => visit.texts.push_back(text),
+                        Ok(text) => visit.bytes.push(text.into_bytes()),
+                        Err(error) => visit.bytes.push(error.into_bytes()),
+                    }
+                    if visit.texts.len() > TEXTS {
+                        visit.texts.pop_front();
+                    }
+                }
                 Output::Event(Event::Closed) => return visit,
                 Output::Event(_) => {}
             }
@@ -153,6 +183,7 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
     while let Ok(Output::Transmit(t)) = rtc.poll_output() {
         drop(socket.send_to(&t.contents, t.destination));
     }
+    visit.closed_at = Some(Instant::now());
     visit
 }
 

@@ -1,9 +1,10 @@
 //! The listener: binds, reads requests within bounds, checks who asks from where, and hands them to the doors.
 
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -29,7 +30,7 @@ const MAX_BODY: usize = 256 * 1024;
 const MAX_DISCARD: usize = 16 * 1024 * 1024;
 /// HTTP connections served at a time; more wait in the kernel.
 const MAX_CLIENTS: usize = 256;
-/// No HTTP connection is kept for longer, whatever its client does or does not read.
+/// No HTTP connection is kept for longer, whatever its client does or does not read, unless it reads events.
 const CLIENT_TIME: Duration = Duration::from_secs(120);
 /// A client has this long for its request's headers, and again for its body.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
@@ -124,7 +125,9 @@ impl Listener {
         });
         let router = doors
             .iter()
-            .fold(Router::new(), |router, door| router.merge(door.routes()))
+            .fold(super::common_routes(), |router, door| {
+                router.merge(door.routes())
+            })
             .fallback(async || {
                 Problem::new(
                     StatusCode::NOT_FOUND,
@@ -180,7 +183,7 @@ async fn accept(
             _ = stopped.changed() => return,
             place = places.clone().acquire_owned() => place,
         };
-        let (client, remote) = tokio::select! {
+        let (stream, remote) = tokio::select! {
             _ = stopped.changed() => return,
             accepted = socket.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -192,27 +195,66 @@ async fn accept(
             },
         };
         // Answers are small and waited for.
-        let _ = client.set_nodelay(true);
+        let _ = stream.set_nodelay(true);
+        let client = Client::new(remote, stream.local_addr().ok());
         let router = router.clone();
         let mut stopped = stopped.clone();
         let alive = alive.clone();
         tokio::spawn(async move {
+            let seen = client.clone();
             let service =
                 hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
                     request.extensions_mut().insert(ConnectInfo(remote));
+                    request.extensions_mut().insert(seen.clone());
                     router.clone().call(request.map(Body::new))
                 });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(REQUEST_TIME)
-                .serve_connection(TokioIo::new(client), service);
+                .serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 _ = stopped.changed() => {}
+                () = client.overstays() => {}
                 // How a client's HTTP connection ends is the client's business.
-                _ = tokio::time::timeout(CLIENT_TIME, connection) => {}
+                _ = connection => {}
             }
             drop((place, alive));
         });
+    }
+}
+
+/// One HTTP connection.
+#[derive(Clone)]
+pub struct Client {
+    on_this_machine: bool,
+    stays: Arc<AtomicBool>,
+}
+
+impl Client {
+    fn new(remote: SocketAddr, local: Option<SocketAddr>) -> Self {
+        let same = local.is_some_and(|local| local.ip() == remote.ip());
+        Self {
+            on_this_machine: same || remote.ip().to_canonical().is_loopback(),
+            stays: Arc::default(),
+        }
+    }
+
+    pub fn is_on_this_machine(&self) -> bool {
+        self.on_this_machine
+    }
+
+    /// It reads events, for as long as there are some.
+    pub fn stays(&self) {
+        self.stays.store(true, Ordering::Relaxed);
+    }
+
+    async fn overstays(&self) {
+        loop {
+            tokio::time::sleep(CLIENT_TIME).await;
+            if !self.stays.load(Ordering::Relaxed) {
+                return;
+            }
+        }
     }
 }
 
@@ -325,6 +367,12 @@ async fn check_origin(
     next.run(request).await
 }
 
+/// What a request says of who it is from.
+pub fn authorization(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    Some(value.to_owned())
+}
+
 /// An error as JSON: `{"error": <for programs>, "message": <for people>}`.
 #[derive(Debug)]
 pub struct Problem {
@@ -353,7 +401,7 @@ impl IntoResponse for Problem {
 impl From<OfferError> for Problem {
     fn from(error: OfferError) -> Self {
         let code = match &error {
-            OfferError::Json(_) => "invalid-json",
+            OfferError::Json(_) | OfferError::Candidates(_) => "invalid-json",
             OfferError::NotAnOffer(_) => "invalid-type",
         };
         Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
@@ -368,7 +416,8 @@ impl From<Refusal> for Problem {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Refusal::NoSuchConnection(_) => StatusCode::NOT_FOUND,
-            Refusal::TooOften => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::TooOften | Refusal::TooManyCandidates => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::NotAuthorized => StatusCode::FORBIDDEN,
             Refusal::Sdp(_) | Refusal::Call(_) => StatusCode::BAD_REQUEST,
         };
         Self::new(status, refusal.code(), refusal.to_string())

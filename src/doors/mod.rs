@@ -7,10 +7,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Router;
+use tokio::sync::Semaphore;
 
 use crate::peer::session::Session;
 
+mod events;
 pub mod http;
+mod monitor;
 mod offer;
 mod page;
 
@@ -22,6 +25,24 @@ pub struct Host {
     pub launch: Arc<str>,
     /// Names of the codecs that are taken, in order of preference.
     pub video_codecs: Arc<[&'static str]>,
+    /// Places for readers of events.
+    readers: Arc<Semaphore>,
+}
+
+impl Host {
+    pub fn new(session: Arc<Session>, launch: &str, video_codecs: Arc<[&'static str]>) -> Self {
+        Self {
+            session,
+            launch: launch.into(),
+            video_codecs,
+            readers: Arc::new(Semaphore::new(events::MAX_READERS)),
+        }
+    }
+}
+
+/// What is served whatever the doors.
+fn common_routes() -> Router<Host> {
+    monitor::routes().merge(events::outputs_routes())
 }
 
 /// Where a request came from.
@@ -46,7 +67,7 @@ impl Door {
 
     fn routes(self) -> Router<Host> {
         match self {
-            Self::Page => page::routes(),
+            Self::Page => page::routes().merge(events::playing_routes()),
             Self::Offer => offer::routes(),
         }
     }

@@ -34,6 +34,8 @@ impl Phase {
 pub enum EndReason {
     ClientClosed,
     PeerLost,
+    TimeLimit,
+    ClosedByApplication,
     SourceEnded,
     SetupTimeout,
     SetupFailed,
@@ -46,11 +48,27 @@ impl EndReason {
         match self {
             Self::ClientClosed => "client-closed",
             Self::PeerLost => "peer-lost",
+            Self::TimeLimit => "time-limit",
+            Self::ClosedByApplication => "closed-by-application",
             Self::SourceEnded => "source-ended",
             Self::SetupTimeout => "setup-timeout",
             Self::SetupFailed => "setup-failed",
             Self::HandlerError => "handler-error",
             Self::ServerShutdown => "server-shutdown",
+        }
+    }
+}
+
+impl EndReason {
+    /// Whether the peer is there to be told why.
+    pub fn is_ours(self) -> bool {
+        match self {
+            Self::TimeLimit
+            | Self::ClosedByApplication
+            | Self::SourceEnded
+            | Self::HandlerError
+            | Self::ServerShutdown => true,
+            Self::ClientClosed | Self::PeerLost | Self::SetupTimeout | Self::SetupFailed => false,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod frame_facts;
 pub mod frame_gate;
 pub mod frame_rate;
 pub mod handoff;
+pub mod metrics;
 pub mod per_stream;
 pub mod rate_limit;
 pub mod registry;

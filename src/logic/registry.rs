@@ -1,9 +1,16 @@
 //! Which connections exist. A connection exists only through a [`Place`], whatever the door.
 //!
-//! One lock holds ids and the limit for all doors. Dropping a place frees it, on every path.
+//! One lock holds ids and the limit for all doors. Dropping a place frees it, on every path. One that is being
+//! ended [leaves](Place::leave) first: its slot and its id are free at once, though it is not gone yet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Candidates that wait for their offers, over all clients.
+pub const EARLY_CANDIDATES: usize = 64;
+/// How long one waits.
+pub const EARLY_FOR: Duration = Duration::from_secs(10);
 
 /// Our own unguessable name of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,12 +53,34 @@ struct Entry<T> {
     external_id: Option<String>,
     /// Absent until the answer was handed out.
     handle: Option<T>,
+    /// It is being ended, and takes up no slot any more.
+    leaving: bool,
+}
+
+/// A candidate that came before the offer it belongs to.
+struct Early {
+    external_id: String,
+    candidate: String,
+    came: Instant,
 }
 
 struct Inner<T> {
     entries: HashMap<ConnectionId, Entry<T>>,
+    early: VecDeque<Early>,
     limit: u32,
     closed: bool,
+}
+
+impl<T> Inner<T> {
+    fn present(&self) -> impl Iterator<Item = &Entry<T>> {
+        self.entries.values().filter(|entry| !entry.leaving)
+    }
+
+    fn is_full(&self) -> bool {
+        let limit = u64::from(self.limit);
+        // Those that do not get away in time are not let grow without bound either.
+        self.present().count() as u64 >= limit || self.entries.len() as u64 >= 2 * limit
+    }
 }
 
 /// The connections of one `rtcsessionsrc`; `T` is what reaches one of them.
@@ -72,6 +101,7 @@ impl<T: Clone> Registry<T> {
         Self {
             inner: Arc::new(Mutex::new(Inner {
                 entries: HashMap::new(),
+                early: VecDeque::new(),
                 limit,
                 closed: false,
             })),
@@ -90,13 +120,12 @@ impl<T: Clone> Registry<T> {
             }
             if let Some(id) = external_id
                 && inner
-                    .entries
-                    .values()
+                    .present()
                     .any(|e| e.external_id.as_deref() == Some(id))
             {
                 return Err(Refused::Duplicate(id.to_owned()));
             }
-            if inner.entries.len() as u64 >= u64::from(inner.limit) {
+            if inner.is_full() {
                 return Err(Refused::Full(inner.limit));
             }
             let id = ConnectionId::random();
@@ -105,6 +134,7 @@ impl<T: Clone> Registry<T> {
                 Entry {
                     external_id: external_id.map(str::to_owned),
                     handle: None,
+                    leaving: false,
                 },
             );
             Ok(Place {
@@ -114,11 +144,46 @@ impl<T: Clone> Registry<T> {
         })
     }
 
-    /// The connection of that id, if its answer was handed out and it has not ended.
-    pub fn find(&self, id: &ConnectionId) -> Option<T> {
-        self.with(|inner| inner.entries.get(id)?.handle.clone())
+    /// The connection of that id, ours or the client's, if its answer was handed out and it is not being ended.
+    pub fn find(&self, id: &str) -> Option<T> {
+        self.with(|inner| {
+            let mut entries = inner.entries.iter().filter(|(_, entry)| !entry.leaving);
+            let (_, entry) = entries
+                .find(|(own, e)| own.as_str() == id || e.external_id.as_deref() == Some(id))?;
+            entry.handle.clone()
+        })
     }
 
+    /// Keeps a candidate for the offer that it has overtaken; says whether there was room.
+    pub fn keep_candidate(&self, external_id: &str, candidate: &str, now: Instant) -> bool {
+        self.with(|inner| {
+            forget_old(&mut inner.early, now);
+            let room = inner.early.len() < EARLY_CANDIDATES && !inner.closed;
+            if room {
+                inner.early.push_back(Early {
+                    external_id: external_id.to_owned(),
+                    candidate: candidate.to_owned(),
+                    came: now,
+                });
+            }
+            room
+        })
+    }
+
+    /// The candidates that came before the offer of that client; they are not kept any more.
+    pub fn take_candidates(&self, external_id: &str, now: Instant) -> Vec<String> {
+        self.with(|inner| {
+            forget_old(&mut inner.early, now);
+            let (its, others) = std::mem::take(&mut inner.early)
+                .into_iter()
+                .partition(|early| early.external_id == external_id);
+            inner.early = others;
+            let its: VecDeque<Early> = its;
+            its.into_iter().map(|early| early.candidate).collect()
+        })
+    }
+
+    /// Every connection whose answer was handed out, those too that are being ended.
     pub fn all(&self) -> Vec<T> {
         self.with(|inner| {
             inner
@@ -129,9 +194,9 @@ impl<T: Clone> Registry<T> {
         })
     }
 
-    /// Places taken, by connections and by offers being answered.
+    /// Slots taken, by connections and by offers being answered.
     pub fn len(&self) -> usize {
-        self.with(|inner| inner.entries.len())
+        self.with(|inner| inner.present().count())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -170,6 +235,26 @@ impl<T: Clone> Place<T> {
     }
 }
 
+impl<T: Clone> Place<T> {
+    /// It is being ended: its slot and its client's id are free from now on.
+    pub fn leave(&self) {
+        self.registry.with(|inner| {
+            if let Some(entry) = inner.entries.get_mut(&self.id) {
+                entry.leaving = true;
+            }
+        });
+    }
+}
+
+fn forget_old(early: &mut VecDeque<Early>, now: Instant) {
+    while early
+        .front()
+        .is_some_and(|oldest| now.saturating_duration_since(oldest.came) >= EARLY_FOR)
+    {
+        early.pop_front();
+    }
+}
+
 impl<T: Clone> Drop for Place<T> {
     fn drop(&mut self) {
         // The handle may hold the last reference to something that takes locks of its own.
@@ -197,11 +282,59 @@ mod tests {
         let registry = Registry::new(2);
         let place = registry.reserve(None).unwrap();
         let id = place.id().clone();
-        assert_eq!(registry.find(&id), None);
+        assert_eq!(registry.find(id.as_str()), None);
         place.commit(7).unwrap();
-        assert_eq!(registry.find(&id), Some(7));
+        assert_eq!(registry.find(id.as_str()), Some(7));
         drop(place);
-        assert_eq!(registry.find(&id), None);
+        assert_eq!(registry.find(id.as_str()), None);
+    }
+
+    #[test]
+    fn a_connection_that_is_being_ended_frees_its_slot_and_its_id_at_once() {
+        let registry = Registry::new(1);
+        let place = registry.reserve(Some("abc")).unwrap();
+        place.commit(7).unwrap();
+        assert_eq!(registry.find("abc"), Some(7));
+        place.leave();
+        assert_eq!((registry.len(), registry.find("abc")), (0, None));
+        assert_eq!(registry.all(), [7], "it is not gone yet");
+        let next = registry.reserve(Some("abc")).unwrap();
+        drop(place);
+        assert_eq!(registry.len(), 1);
+        drop(next);
+    }
+
+    #[test]
+    fn those_that_do_not_get_away_are_bounded() {
+        let registry = Registry::<u32>::new(2);
+        let stuck: Vec<_> = (0..4)
+            .map(|_| {
+                let place = registry.reserve(None).unwrap();
+                place.leave();
+                place
+            })
+            .collect();
+        assert_eq!(registry.reserve(None).err(), Some(Refused::Full(2)));
+        drop(stuck);
+        assert!(registry.reserve(None).is_ok());
+    }
+
+    #[test]
+    fn candidates_wait_for_their_offer_so_many_and_so_long() {
+        let registry = Registry::<u32>::new(2);
+        let start = Instant::now();
+        assert!(registry.keep_candidate("a", "first", start));
+        assert!(registry.keep_candidate("b", "other", start + EARLY_FOR / 2));
+        assert!(registry.keep_candidate("a", "second", start + EARLY_FOR / 2));
+        let taken = registry.take_candidates("a", start + EARLY_FOR);
+        assert_eq!(taken, ["second"], "the first has waited too long");
+        assert!(registry.take_candidates("a", start + EARLY_FOR).is_empty());
+        let now = start + EARLY_FOR;
+        for _ in 1..EARLY_CANDIDATES {
+            assert!(registry.keep_candidate("c", "one of many", now));
+        }
+        assert!(!registry.keep_candidate("c", "one too many", now));
+        assert_eq!(registry.take_candidates("b", now), ["other"]);
     }
 
     #[test]

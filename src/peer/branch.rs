@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use gst::prelude::*;
+use prometheus_client::metrics::counter::Counter;
 
+use super::args::Args;
 use super::call::EncodedFrame;
 use super::codecs::{Codec, Media, MissingDecoder};
 use super::pump::{Bound, Pump, PumpOwner};
@@ -18,6 +20,7 @@ use crate::logic::frame_facts::{FrameFacts, TimeBase};
 use crate::logic::handoff::{Pushed, WhenFull};
 use crate::logic::registry::ConnectionId;
 use crate::logic::stream_clock::StreamClock;
+use crate::logic::wire::record::StreamRecord;
 
 /// Encoded frames that may wait for the decoder; more means that it does not keep up.
 const ENCODED: Bound = Bound::Buffers(60);
@@ -30,6 +33,8 @@ const AFTER_FLUSH: Duration = Duration::from_millis(500);
 
 /// What a branch tells its connection; called from any thread, must not block.
 pub trait BranchOwner: Send + Sync {
+    /// A stream goes to a pad or a chain from now on; its first frame comes when this returns.
+    fn opened(&self, outlet: Outlet);
     /// The first frame was decoded: the branch can be opened towards the user.
     fn first_frame(&self, mid: &str);
     /// What the user built takes nothing more, and says so without an error.
@@ -38,6 +43,35 @@ pub trait BranchOwner: Send + Sync {
     fn failed(&self, mid: &str, detail: String);
     /// An event came up from what the user built.
     fn upstream(&self, event: &gst::Event) -> bool;
+}
+
+/// What counts the items of a stream.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    pub decoded: Counter,
+    /// In front of a slow chain or pad.
+    pub dropped: Counter,
+}
+
+/// Where frames leave towards the user: what arguments are given to.
+#[derive(Clone)]
+pub struct Outlet {
+    pub stream: StreamRecord,
+    pub media: Media,
+    pub chain: Option<gst::Bin>,
+    raw: Arc<Pump>,
+}
+
+impl Outlet {
+    /// Sets what is meant for elements of its chain and sends the rest down the stream.
+    pub fn give(&self, args: &Args) {
+        if let Some(chain) = &self.chain {
+            args.apply(chain);
+        }
+        if let Some(event) = args.event() {
+            self.raw.send_args(event);
+        }
+    }
 }
 
 /// Where frames from the network enter.
@@ -284,6 +318,7 @@ pub struct Branch {
     pub inlet: Arc<Inlet>,
     pipeline: gst::Pipeline,
     stage: Arc<dyn Stage>,
+    owner: Weak<dyn BranchOwner>,
     raw: Arc<Pump>,
     /// Parser and decoder.
     elements: Vec<gst::Element>,
@@ -304,6 +339,7 @@ impl Branch {
         pipeline: &gst::Pipeline,
         stage: Arc<dyn Stage>,
         owner: Weak<dyn BranchOwner>,
+        counters: Counters,
     ) -> Result<Self, BranchError> {
         let media = inlet.codec.media();
         let elements = inlet.codec.decoder()?;
@@ -329,7 +365,7 @@ impl Branch {
             WhenFull::DropOldest,
             Arc::new(side),
         ));
-        let tail = tail_pad(&inlet, raw.clone(), stage.clone(), owner);
+        let tail = tail_pad(&inlet, raw.clone(), stage.clone(), owner.clone(), counters);
         if let Err(error) = connect(&inlet, &elements, &tail) {
             if stage.chain(media).is_none() {
                 stage.forget_pad(raw.pad());
@@ -339,6 +375,7 @@ impl Branch {
         let branch = Self {
             pipeline: pipeline.clone(),
             stage,
+            owner,
             raw,
             elements,
             tail,
@@ -374,6 +411,18 @@ impl Branch {
                 None
             }
         };
+        if let Some(owner) = self.owner.upgrade() {
+            owner.opened(Outlet {
+                stream: StreamRecord {
+                    stream_id: self.inlet.stream_id.clone(),
+                    media: media.as_str(),
+                    codec: self.inlet.codec.as_str(),
+                },
+                media,
+                chain: chain.clone(),
+                raw: self.raw.clone(),
+            });
+        }
         self.started = Some(Started {
             at: Instant::now(),
             chain,
@@ -516,6 +565,7 @@ fn tail_pad(
     raw: Arc<Pump>,
     stage: Arc<dyn Stage>,
     owner: Weak<dyn BranchOwner>,
+    counters: Counters,
 ) -> gst::Pad {
     let mid = inlet.mid.clone();
     let first = AtomicBool::new(true);
@@ -524,7 +574,11 @@ fn tail_pad(
             let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
             let now = stage.running_time().unwrap_or_default();
             let due = buffer.pts().unwrap_or_default() + stage.latency();
-            raw.push(buffer, caps, true, due.into(), now.into());
+            counters.decoded.inc();
+            if let Pushed::Displaced(frames) = raw.push(buffer, caps, true, due.into(), now.into())
+            {
+                counters.dropped.inc_by(frames);
+            }
             if first.swap(false, Ordering::Relaxed)
                 && let Some(owner) = owner.upgrade()
             {

@@ -102,11 +102,27 @@ pub enum CallError {
     Rtc(#[from] RtcError),
 }
 
+/// What is sent on a data channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Payload {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
 /// What became of a message to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     Yes,
-    /// The peer has no channel open.
+    /// The peer has no such channel open.
     NoChannel,
     /// The peer does not keep up.
     Full,
@@ -244,24 +260,36 @@ impl Call {
         }
     }
 
-    /// Sends a text on the oldest open channel.
-    pub fn send_text(&mut self, text: &str, now: Instant) -> Sent {
-        let Some(&(id, _)) = self.channels.first() else {
+    /// Sends something on the open channel of that label; without one, on the oldest.
+    pub fn send(&mut self, label: Option<&str>, payload: &Payload, now: Instant) -> Sent {
+        let mut channels = self.channels.iter();
+        let channel = channels.find(|(_, open)| label.is_none_or(|label| label == open));
+        let Some(&(id, _)) = channel else {
             return Sent::NoChannel;
         };
         let Some(mut channel) = self.rtc.channel(id) else {
             return Sent::NoChannel;
         };
-        if channel.buffered_amount() + text.len() > CHANNEL_BACKLOG {
+        let bytes = payload.as_bytes();
+        if channel.buffered_amount() + bytes.len() > CHANNEL_BACKLOG {
             return Sent::Full;
         }
-        let written = channel.write(false, text.as_bytes());
+        let written = channel.write(matches!(payload, Payload::Bytes(_)), bytes);
         self.drain(now);
         match written {
             Ok(true) => Sent::Yes,
             Ok(false) => Sent::Full,
             // Longer than the peer takes; the loss of the whole association is told elsewhere.
             Err(_) => Sent::Full,
+        }
+    }
+
+    /// One more address the peer may be reached at, checked before.
+    pub fn add_candidate(&mut self, candidate: &str, now: Instant) {
+        // What is well-formed and still not understood is of a kind that is not spoken here.
+        if let Ok(candidate) = Candidate::from_sdp_string(candidate) {
+            self.rtc.add_remote_candidate(candidate);
+            self.drain(now);
         }
     }
 

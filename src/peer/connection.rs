@@ -3,23 +3,28 @@
 //! Everything that happens to a connection reaches this task as a [`Job`] or as its end; it alone touches the
 //! branches and the private pipeline, on a thread that may block. So no start can overtake an end.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
 use gst::prelude::*;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 
-use super::branch::{Branch, BranchOwner, Inlet};
-use super::call::EncodedFrame;
+use super::args::{Args, ArgsError};
+use super::branch::{BranchOwner, Counters, Inlet, Outlet};
+use super::call::{EncodedFrame, Payload};
+use super::codecs::Media;
+use super::scene::{Job, Scene, forwarded_eos, private_pipeline};
 use super::stage::Stage;
-use super::transport::{Command, Outbox, Transport};
+use super::transport::{Command, Message, Outbox, Transport};
+use crate::logic::admission::{Counts, Dropped};
 use crate::logic::connection::{EndReason, Phase};
+use crate::logic::metrics::Metrics;
 use crate::logic::rate_limit::RateLimit;
 use crate::logic::registry::{ConnectionId, Place};
+use crate::logic::wire::record::ConnectionRecord;
 
 /// Jobs that may wait; a connection has far fewer tracks.
 const JOBS: usize = 64;
@@ -27,9 +32,11 @@ const JOBS: usize = 64;
 const DATA_PER_SECOND: u32 = 500;
 /// Bytes a second, the same.
 const DATA_BYTES_PER_SECOND: u32 = 1 << 20;
+/// Results that wait for a reader of `/outputs`; of a slower one the oldest are dropped.
+const OUTPUTS: usize = 64;
+/// Inference elements of one connection whose books are kept.
+const MAX_BOOKS: usize = 64;
 
-/// What a connection's elements are given to stop, once EOS has left them or they were flushed.
-const TAKE_APART: Duration = Duration::from_secs(1);
 const CHAIN_ENDED: &str = "the chain ended by itself";
 
 /// Who came, by which door.
@@ -40,12 +47,24 @@ pub struct Visitor {
     pub remote: SocketAddr,
     /// The client's own data, as JSON; empty where there was none.
     pub data: String,
+    /// What stood in the request's `Authorization`; for the application's eyes only.
+    pub authorization: Option<String>,
 }
 
-enum Job {
-    Connected,
-    Open(Arc<Inlet>),
-    Start(String),
+/// What every connection of a session is held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    pub drain_timeout: Duration,
+    /// How long a visit may last, from the moment the connection stands.
+    pub time_limit: Option<Duration>,
+}
+
+/// What a reader of a connection's results gets.
+#[derive(Debug, Clone)]
+pub enum Output {
+    Result(Arc<str>),
+    /// The last one.
+    Ended(Arc<str>),
 }
 
 #[derive(Debug, Clone)]
@@ -57,7 +76,10 @@ struct End {
 pub struct Connection {
     id: ConnectionId,
     visitor: Visitor,
+    /// Nanoseconds since the epoch.
+    created_at: u64,
     stage: Arc<dyn Stage>,
+    metrics: Arc<Metrics>,
     transport: Transport,
     outbox: Arc<Outbox>,
     me: Weak<Connection>,
@@ -65,11 +87,20 @@ pub struct Connection {
     /// Set once; whoever comes second changes nothing.
     end: OnceLock<End>,
     ending: Notify,
+    phase: Mutex<Phase>,
     /// Pads are flushed instead of given EOS.
     abrupt: AtomicBool,
     had_media: AtomicBool,
     /// Messages and bytes that the visitor puts on the bus.
     data_rate: Mutex<(RateLimit, RateLimit)>,
+    /// Absent when the last output was said.
+    outputs: Mutex<Option<broadcast::Sender<Output>>>,
+    /// What the application has set so far, for streams that start later.
+    args: Mutex<Args>,
+    /// Streams that have started.
+    outlets: Mutex<Vec<Outlet>>,
+    /// What each inference element of the chains has said last.
+    books: Mutex<HashMap<gst::glib::GString, Counts>>,
     /// Chains whose EOS came, by the bin's name.
     drained: Mutex<Vec<gst::glib::GString>>,
     drained_more: Condvar,
@@ -81,9 +112,13 @@ pub struct Connection {
 pub struct Life {
     jobs: mpsc::Receiver<Job>,
     pub place: Place<Arc<Connection>>,
-    pub drain_timeout: Duration,
+    pub terms: Terms,
     /// Dropped when everything is over: whoever waits for all connections waits for this.
     pub alive: std::sync::mpsc::Sender<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Connection {
@@ -92,26 +127,38 @@ impl Connection {
         stage: Arc<dyn Stage>,
         transport: Transport,
         place: Place<Arc<Connection>>,
-        drain_timeout: Duration,
+        terms: Terms,
+        metrics: Arc<Metrics>,
         alive: std::sync::mpsc::Sender<()>,
     ) -> (Arc<Self>, Life) {
         let (jobs, receiver) = mpsc::channel(JOBS);
+        let now = Instant::now();
+        let wall = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         let connection = Arc::new_cyclic(|me| Self {
             id: place.id().clone(),
             visitor,
+            created_at: wall.as_nanos() as u64,
             stage,
+            outbox: Arc::new(Outbox::new(metrics.clone())),
+            metrics,
             transport,
-            outbox: Arc::default(),
             me: me.clone(),
             jobs,
             end: OnceLock::new(),
             ending: Notify::new(),
+            phase: Mutex::new(Phase::Signalling),
             abrupt: AtomicBool::new(false),
             had_media: AtomicBool::new(false),
             data_rate: Mutex::new((
-                RateLimit::new(DATA_PER_SECOND, Instant::now()),
-                RateLimit::new(DATA_BYTES_PER_SECOND, Instant::now()),
+                RateLimit::new(DATA_PER_SECOND, now),
+                RateLimit::new(DATA_BYTES_PER_SECOND, now),
             )),
+            outputs: Mutex::new(Some(broadcast::Sender::new(OUTPUTS))),
+            args: Mutex::default(),
+            outlets: Mutex::default(),
+            books: Mutex::default(),
             drained: Mutex::default(),
             drained_more: Condvar::new(),
             pipeline: private_pipeline(place.id(), me.clone()),
@@ -119,7 +166,7 @@ impl Connection {
         let life = Life {
             jobs: receiver,
             place,
-            drain_timeout,
+            terms,
             alive,
         };
         (connection, life)
@@ -129,17 +176,127 @@ impl Connection {
         &self.id
     }
 
-    /// Ends the connection; only the first reason counts.
-    pub fn end(&self, reason: EndReason, detail: Option<String>) {
-        if self.end.set(End { reason, detail }).is_ok() {
+    pub fn weak(&self) -> Weak<Self> {
+        self.me.clone()
+    }
+
+    pub fn stage(&self) -> &Arc<dyn Stage> {
+        &self.stage
+    }
+
+    pub fn pipeline(&self) -> &gst::Pipeline {
+        &self.pipeline
+    }
+
+    /// What counts the items of its streams.
+    pub fn counters(&self, media: Media) -> Counters {
+        Counters {
+            decoded: self.metrics.decoded(media.as_str()),
+            dropped: self.metrics.handoff_dropped(media.as_str()),
+        }
+    }
+
+    pub fn is_abrupt(&self) -> bool {
+        self.abrupt.load(Ordering::Relaxed)
+    }
+
+    pub fn end_reason(&self) -> Option<EndReason> {
+        self.end.get().map(|end| end.reason)
+    }
+
+    pub fn record(&self) -> ConnectionRecord {
+        let streams = lock(&self.outlets);
+        ConnectionRecord {
+            connection_id: self.id.to_string(),
+            external_id: self.visitor.external_id.clone(),
+            door: self.visitor.door,
+            state: lock(&self.phase).as_str(),
+            remote_address: self.visitor.remote.to_string(),
+            created_at: self.created_at,
+            had_media: self.had_media.load(Ordering::Relaxed),
+            streams: streams.iter().map(|outlet| outlet.stream.clone()).collect(),
+            data: self.visitor.data.clone(),
+        }
+    }
+
+    /// Ends the connection; only the first reason counts. Says whether this was it.
+    pub fn end(&self, reason: EndReason, detail: Option<String>) -> bool {
+        let first = self.end.set(End { reason, detail }).is_ok();
+        if first {
             self.ending.notify_one();
         }
+        first
     }
 
     /// Ends it without waiting for what is behind its pads.
     pub fn end_abruptly(&self, reason: EndReason) {
         self.abrupt.store(true, Ordering::Relaxed);
         self.end(reason, None);
+    }
+
+    /// Sends something on the channel of that label, or on the oldest open one; what finds no way is told on
+    /// the bus. Says whether it is on its way.
+    pub fn send_data(&self, channel: Option<String>, payload: Payload) -> bool {
+        let message = Message {
+            channel,
+            payload,
+            tell: true,
+        };
+        self.transport.send_message(&self.id, message, &self.outbox)
+    }
+
+    fn send_text(&self, text: String) {
+        let message = Message {
+            channel: None,
+            payload: Payload::Text(text),
+            tell: false,
+        };
+        self.transport.send_message(&self.id, message, &self.outbox);
+    }
+
+    /// Asks the visitor to start or to stop.
+    pub fn ask_to_play(&self, playing: bool) {
+        self.send_text(serde_json::json!({ "desired_playing_state": playing }).to_string());
+    }
+
+    /// Sets properties of the chains' elements and sends the rest down every stream; all of it or nothing.
+    pub fn set_args(&self, args: &gst::StructureRef) -> Result<(), ArgsError> {
+        let given = Args::read(args);
+        let outlets = lock(&self.outlets).clone();
+        let mut waiting = Vec::new();
+        for media in [Media::Video, Media::Audio] {
+            let started = outlets
+                .iter()
+                .any(|o| o.media == media && o.chain.is_some());
+            if !started && let Some(chain) = self.stage.chain(media) {
+                // What it will be, to know whether the arguments fit.
+                waiting.extend(chain.make());
+            }
+        }
+        let chains = |outlets: &[Outlet]| -> Vec<_> {
+            outlets.iter().filter_map(|o| o.chain.clone()).collect()
+        };
+        given.check(&[chains(&outlets), waiting].concat())?;
+        {
+            let mut kept = lock(&self.args);
+            *kept = kept.with(&given)?;
+        }
+        // Those too that have started meanwhile: each stream reads what is kept when it is in the list.
+        let outlets = lock(&self.outlets).clone();
+        for outlet in &outlets {
+            outlet.give(&given);
+        }
+        Ok(())
+    }
+
+    /// A reader of its results from now on.
+    pub fn subscribe(&self) -> Option<broadcast::Receiver<Output>> {
+        Some(lock(&self.outputs).as_ref()?.subscribe())
+    }
+
+    /// Something failed inside it that it survives.
+    pub fn complain(&self, error: &str) {
+        self.say_error(error, false);
     }
 
     /// Takes over the element's clock and base time, which change when it is paused and goes on.
@@ -170,10 +327,7 @@ impl Connection {
 
     pub fn on_message(&self, label: String, data: Vec<u8>, binary: bool, now: Instant) {
         let allowed = {
-            let mut rate = self
-                .data_rate
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut rate = lock(&self.data_rate);
             let (messages, bytes) = &mut *rate;
             let allowed = messages.allows(now, 1) && bytes.allows(now, data.len());
             if !allowed && messages.dropped + bytes.dropped == 1 {
@@ -212,16 +366,20 @@ impl Connection {
     /// Lives the connection's life, from the handed-out answer to the last word.
     pub async fn live(self: Arc<Self>, mut life: Life) {
         let mut scene = Scene::new(&self);
-        let mut connected = false;
+        let mut time_limit = None;
         while self.end.get().is_none() {
             let job = tokio::select! {
                 biased;
                 () = self.ending.notified() => break,
+                () = reached(time_limit) => {
+                    self.end(EndReason::TimeLimit, None);
+                    break;
+                }
                 Some(job) = life.jobs.recv() => job,
             };
             if matches!(job, Job::Connected) {
-                connected = true;
-                self.say_state(Phase::Connecting, Phase::Playing);
+                time_limit = life.terms.time_limit.map(|limit| Instant::now() + limit);
+                self.enter(Phase::Playing);
             }
             scene = on_a_blocking_thread(move || {
                 scene.play_or_fail(job);
@@ -229,21 +387,17 @@ impl Connection {
             })
             .await;
         }
-        self.say_state(
-            match connected {
-                true => Phase::Playing,
-                false => Phase::Connecting,
-            },
-            Phase::Ending,
-        );
+        // Somebody else may come from here on, whatever this one's chain still does.
+        life.place.leave();
+        self.enter(Phase::Ending);
         let end = self.end.get().expect("the loop ends with it");
-        if let (EndReason::HandlerError, Some(detail)) = (end.reason, &end.detail) {
-            let text = serde_json::json!({ "errors": [detail], "processing_complete": true });
-            self.transport
-                .send_text(&self.id, text.to_string(), &self.outbox);
+        if end.reason.is_ours() {
+            self.send_text(last_text(end));
         }
         self.transport.send(Command::Close(self.id.clone())).await;
         let (lasted, alive) = on_a_blocking_thread(move || scene.end(life)).await;
+        lock(&self.outlets).clear();
+        self.close_books();
         self.say_end(end, lasted);
         self.stage.visitor_left(&self.id);
         drop(alive);
@@ -251,23 +405,25 @@ impl Connection {
 
     /// Says that the answer was handed out.
     pub fn say_created(&self) {
-        let wall = std::time::SystemTime::now()
-            .duration_since(std::time::SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        self.metrics.created(self.visitor.door);
         self.stage.post(
             gst::Structure::builder("rtc-connection-created")
                 .field("connection-id", self.id.as_str())
                 .field_if_some("external-id", self.visitor.external_id.as_deref())
                 .field("door", self.visitor.door)
                 .field("remote-address", self.visitor.remote.to_string())
-                .field("created-at", wall.as_nanos() as u64)
+                .field("created-at", self.created_at)
                 .field("data", &self.visitor.data)
                 .build(),
         );
-        self.say_state(Phase::Signalling, Phase::Connecting);
+        self.enter(Phase::Connecting);
     }
 
-    fn say_state(&self, old: Phase, new: Phase) {
+    /// Moves on to a phase and says so.
+    fn enter(&self, new: Phase) {
+        let old = std::mem::replace(&mut *lock(&self.phase), new);
+        let counted = (old != Phase::Signalling).then_some(old);
+        self.metrics.moved(self.visitor.door, counted, new);
         self.stage.post(
             gst::Structure::builder("rtc-connection-state")
                 .field("connection-id", self.id.as_str())
@@ -280,7 +436,13 @@ impl Connection {
     }
 
     fn say_end(&self, end: &End, lasted: Duration) {
-        self.say_state(Phase::Ending, Phase::Ended);
+        self.metrics.ended(end.reason);
+        let outputs = lock(&self.outputs).take();
+        if let Some(outputs) = outputs {
+            // Without a reader nobody is told.
+            let _ = outputs.send(Output::Ended(last_text(end).into()));
+        }
+        self.enter(Phase::Ended);
         self.stage.post(
             gst::Structure::builder("rtc-connection-ended")
                 .field("connection-id", self.id.as_str())
@@ -301,8 +463,50 @@ impl Connection {
         );
     }
 
+    fn say_error(&self, error: &str, fatal: bool) {
+        self.stage.post(
+            gst::Structure::builder("rtc-connection-error")
+                .field("connection-id", self.id.as_str())
+                .field("error", error)
+                .field("fatal", fatal)
+                .build(),
+        );
+    }
+
+    /// An inference element of a chain tells its books.
+    fn keep_books(&self, element: gst::glib::GString, said: &gst::StructureRef) {
+        let count = |name: &str| said.get::<u64>(name).unwrap_or_default();
+        let now = Counts {
+            received: count("received"),
+            inferred: count("inferred"),
+            failed: count("failed"),
+            dropped: Dropped {
+                busy: count("dropped-busy"),
+                late: count("dropped-late"),
+                flush: count("dropped-flush"),
+                closed: count("dropped-closed"),
+            },
+            pending: count("pending"),
+        };
+        let mut books = lock(&self.books);
+        if books.len() < MAX_BOOKS || books.contains_key(&element) {
+            let before = books.insert(element, now).unwrap_or_default();
+            self.metrics.inference(&before, &now);
+        }
+    }
+
+    /// What an element that was left behind still had is lost.
+    fn close_books(&self) {
+        for (_, last) in lock(&self.books).drain() {
+            let mut closed = last;
+            closed.dropped.closed += closed.pending;
+            closed.pending = 0;
+            self.metrics.inference(&last, &closed);
+        }
+    }
+
     /// What elements of the private pipeline say.
-    fn on_bus(&self, pipeline: &gst::Pipeline, message: &gst::Message) {
+    pub fn on_bus(&self, pipeline: &gst::Pipeline, message: &gst::Message) {
         use gst::MessageView::*;
         match message.view() {
             Error(error) => {
@@ -314,7 +518,14 @@ impl Connection {
             Element(element) => match forwarded_eos(element) {
                 Some(source) => self.on_chain_eos(source),
                 None if element.has_name("GstBinForwarded") => {}
-                None => self.stage.repost(message.clone()),
+                None => {
+                    if element.has_name("inference-stats")
+                        && let (Some(source), Some(said)) = (element.src(), element.structure())
+                    {
+                        self.keep_books(source.name(), said);
+                    }
+                    self.stage.repost(message.clone());
+                }
             },
             Warning(_) | NeedContext(_) | HaveContext(_) => self.stage.repost(message.clone()),
             Latency(_) => pipeline.call_async(|pipeline| {
@@ -325,19 +536,16 @@ impl Connection {
     }
 
     fn on_chain_eos(&self, chain: gst::glib::GString) {
-        self.drained
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(chain);
+        lock(&self.drained).push(chain);
         self.drained_more.notify_all();
         // While it is being ended this changes nothing: the first reason counts.
         self.end(EndReason::SourceEnded, Some(CHAIN_ENDED.into()));
     }
 
     /// Waits for the EOS of a chain.
-    fn wait_drained(&self, chain: &gst::Bin, deadline: Instant) -> bool {
+    pub fn wait_drained(&self, chain: &gst::Bin, deadline: Instant) -> bool {
         let name = chain.name();
-        let mut drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drained = lock(&self.drained);
         while !drained.contains(&name) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -352,21 +560,23 @@ impl Connection {
         true
     }
 
-    fn fail(&self, detail: String) {
+    pub fn fail(&self, detail: String) {
         if self.end.get().is_none() {
-            self.stage.post(
-                gst::Structure::builder("rtc-connection-error")
-                    .field("connection-id", self.id.as_str())
-                    .field("error", &detail)
-                    .field("fatal", true)
-                    .build(),
-            );
+            self.say_error(&detail, true);
         }
         self.end(EndReason::HandlerError, Some(detail));
     }
 }
 
 impl BranchOwner for Connection {
+    fn opened(&self, outlet: Outlet) {
+        lock(&self.outlets).push(outlet.clone());
+        let args = lock(&self.args).clone();
+        if !args.is_empty() {
+            outlet.give(&args);
+        }
+    }
+
     fn first_frame(&self, mid: &str) {
         self.had_media.store(true, Ordering::Relaxed);
         self.job(Job::Start(mid.to_owned()));
@@ -384,161 +594,62 @@ impl BranchOwner for Connection {
         let Some(structure) = event.structure() else {
             return false;
         };
-        if !structure.has_name("inference-result") {
+        // A funnel sends events up every branch: what names another connection is not ours.
+        let ours = match structure.get::<&str>("connection-id") {
+            Ok(id) => id == self.id.as_str(),
+            Err(_) => structure.has_name("rtc-close"),
+        };
+        match structure.name().as_str() {
+            "inference-result" if ours => self.on_result(structure),
+            "rtc-close" if ours => {
+                let message = structure.get::<String>("message").ok();
+                self.end(EndReason::ClosedByApplication, message);
+            }
+            "inference-result" | "rtc-close" => {}
             // What else comes up (latency, quality of service, seeks) means nothing to a live peer.
-            return !matches!(event.view(), gst::EventView::Seek(_));
-        }
-        // A funnel sends events up every branch: only our own frames' results are ours.
-        if structure.get::<&str>("connection-id").ok() == Some(self.id.as_str())
-            && let Ok(json) = structure.get::<String>("json")
-        {
-            self.transport.send_text(&self.id, json, &self.outbox);
+            _ => return !matches!(event.view(), gst::EventView::Seek(_)),
         }
         true
     }
 }
 
-/// A pipeline whose messages reach the connection and nobody else.
-fn private_pipeline(id: &ConnectionId, connection: Weak<Connection>) -> gst::Pipeline {
-    let pipeline = gst::Pipeline::builder()
-        .name(format!("rtc-{id}"))
-        .message_forward(true)
-        .build();
-    let bus = pipeline.bus().expect("a pipeline has a bus");
-    let of = pipeline.downgrade();
-    bus.set_sync_handler(move |_, message| {
-        if let Some((connection, pipeline)) = connection.upgrade().zip(of.upgrade()) {
-            connection.on_bus(&pipeline, message);
+impl Connection {
+    fn on_result(&self, result: &gst::StructureRef) {
+        if let Ok(latency) = result.get::<u64>("latency") {
+            self.metrics.result(Duration::from_nanos(latency));
         }
-        gst::BusSyncReply::Drop
-    });
-    pipeline
-}
-
-/// The private pipeline and its branches.
-struct Scene {
-    connection: Arc<Connection>,
-    pipeline: gst::Pipeline,
-    group: gst::GroupId,
-    branches: Vec<Branch>,
-    since: Instant,
-    playing: bool,
-}
-
-impl Scene {
-    fn new(connection: &Arc<Connection>) -> Self {
-        Self {
-            connection: connection.clone(),
-            pipeline: connection.pipeline.clone(),
-            group: gst::GroupId::next(),
-            branches: Vec::new(),
-            since: Instant::now(),
-            playing: false,
-        }
-    }
-
-    /// What fails inside one connection ends it, with its last words said.
-    fn play_or_fail(&mut self, job: Job) {
-        if catch_unwind(AssertUnwindSafe(|| self.play(job))).is_err() {
-            self.connection.fail("a stream could not be started".into());
-        }
-    }
-
-    fn play(&mut self, job: Job) {
-        let done = match job {
-            Job::Connected => Ok(()),
-            Job::Open(inlet) => self.open(inlet),
-            Job::Start(mid) => match self.branches.iter_mut().find(|b| b.inlet.mid == mid) {
-                Some(branch) => branch.start(self.group),
-                None => Ok(()),
-            },
+        let Ok(json) = result.get::<String>("json") else {
+            return;
         };
-        if let Err(error) = done {
-            self.connection.fail(error.to_string());
-        }
-    }
-
-    fn open(&mut self, inlet: Arc<Inlet>) -> Result<(), super::branch::BranchError> {
-        if !self.playing {
-            // Started with the first stream: a visitor without media costs no pipeline.
-            self.connection.rebase();
-            self.pipeline.set_state(gst::State::Playing)?;
-            self.playing = true;
-        }
-        let owner: Weak<dyn BranchOwner> = self.connection.me.clone();
-        let stage = self.connection.stage.clone();
-        let branch = Branch::new(inlet, &self.pipeline, stage, owner)?;
-        self.branches.push(branch);
-        Ok(())
-    }
-
-    /// EOS down every branch, then everything is freed. Says how long the connection lasted; what keeps the
-    /// session waiting is dropped after the last word.
-    fn end(mut self, life: Life) -> (Duration, std::sync::mpsc::Sender<()>) {
-        let lasted = self.since.elapsed();
-        let reason = self
-            .connection
-            .end
-            .get()
-            .map_or("", |end| end.reason.as_str());
-        let deadline = Instant::now() + life.drain_timeout;
-        // Whoever makes the pipeline stop at once has stopped what is behind the pads; chains are still ours.
-        let abrupt = self.connection.abrupt.load(Ordering::Relaxed);
-        let drains = |branch: &Branch| !abrupt || branch.chain().is_some();
-        for branch in self.branches.iter().filter(|branch| drains(branch)) {
-            branch.finish();
-        }
-        for branch in &self.branches {
-            let drained = drains(branch)
-                && branch.wait_eos(deadline.saturating_duration_since(Instant::now()))
-                && branch
-                    .chain()
-                    .is_none_or(|chain| self.connection.wait_drained(chain, deadline));
-            if !drained {
-                gst::debug!(super::CAT, "{} is flushed", branch.inlet.stream_id);
-                branch.flush(!abrupt);
-            }
-        }
-        let branches = std::mem::take(&mut self.branches);
-        let farewells: Vec<_> = branches.iter().filter_map(|b| b.farewell(reason)).collect();
-        let pipeline = self.pipeline.clone();
-        let (done, over) = std::sync::mpsc::channel::<()>();
-        // On a thread of its own: what a stuck chain never gives back must not hold up the last word.
-        let taking_apart = std::thread::Builder::new()
-            .name("rtc-end".into())
-            .spawn(move || {
-                branches.into_iter().for_each(Branch::stop);
-                let _ = pipeline.set_state(gst::State::Null);
-                if let Some(bus) = pipeline.bus() {
-                    bus.unset_sync_handler();
-                    bus.set_flushing(true);
-                }
-                drop(done);
-            });
-        if taking_apart.is_err() || over.recv_timeout(TAKE_APART) == Err(RecvTimeoutError::Timeout)
+        if let Some(outputs) = lock(&self.outputs)
+            .as_ref()
+            .filter(|outputs| outputs.receiver_count() > 0)
         {
-            gst::warning!(
-                super::CAT,
-                "{}: something of it does not stop and is left behind",
-                self.connection.id
-            );
+            // Without a reader nobody is told.
+            let _ = outputs.send(Output::Result(json.as_str().into()));
         }
-        for farewell in farewells {
-            self.connection.stage.post(farewell);
-        }
-        drop(life.place);
-        (lasted, life.alive)
+        self.send_text(json);
     }
 }
 
-/// The bin whose EOS a message forwards.
-fn forwarded_eos(message: &gst::message::Element) -> Option<gst::glib::GString> {
-    let structure = message.structure()?;
-    if !structure.has_name("GstBinForwarded") {
-        return None;
+/// What the peer and the readers of its results are told of an end.
+fn last_text(end: &End) -> String {
+    let failed = end.reason == EndReason::HandlerError;
+    let errors: Vec<_> = end.detail.iter().filter(|_| failed).collect();
+    serde_json::json!({
+        "errors": errors,
+        "processing_complete": true,
+        "termination_reason": end.reason.as_str(),
+        "detail": end.detail,
+    })
+    .to_string()
+}
+
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
-    let inner = structure.get::<gst::Message>("message").ok()?;
-    matches!(inner.view(), gst::MessageView::Eos(_)).then(|| inner.src().map(|s| s.name()))?
 }
 
 async fn on_a_blocking_thread<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {

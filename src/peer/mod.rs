@@ -7,6 +7,8 @@
 //! | `transport` | the one task that owns the sockets and drives every call |
 //! | [`sockets`] | a UDP socket for each local address, and what a STUN server says of them |
 //! | [`connection`] | one connection's own task: its streams start and end in order, exactly once |
+//! | [`scene`] | what it plays: the private pipeline and its branches |
+//! | [`args`] | what an application sets in a connection's chains |
 //! | [`branch`] | one stream's way: encoded frames → decoder → pad or chain, each step bounded |
 //! | [`pump`] | a source pad, the queue in front of it, and the thread that pushes |
 //! | [`codecs`] | which codec is which caps, and which element decodes it |
@@ -14,11 +16,13 @@
 
 use std::sync::LazyLock;
 
+pub mod args;
 pub mod branch;
 pub mod call;
 pub mod codecs;
 pub mod connection;
 pub mod pump;
+pub mod scene;
 pub mod session;
 pub mod sockets;
 pub mod stage;

@@ -54,6 +54,8 @@ enum Phase {
 
 struct State {
     queue: Handoff<(gst::Buffer, gst::Caps)>,
+    /// Fields that go down as an event before the next buffer; newer ones win.
+    args: Option<gst::Structure>,
     phase: Phase,
     /// EOS was pushed, or can no longer be.
     finished: bool,
@@ -92,6 +94,7 @@ impl Pump {
             bound,
             state: Mutex::new(State {
                 queue: Handoff::new(bound.limit(), when_full),
+                args: None,
                 phase: Phase::Running,
                 finished: false,
                 refused: false,
@@ -163,6 +166,18 @@ impl Pump {
         let pushed = state.queue.push((buffer, caps), cost, key, due, now);
         self.shared.wake.notify_all();
         pushed
+    }
+
+    /// Sends the fields down as an event, before the next buffer; never waits.
+    pub fn send_args(&self, newer: gst::Structure) {
+        let mut state = self.shared.lock();
+        match &mut state.args {
+            Some(args) => newer.iter().for_each(|(name, value)| {
+                args.set_value(name.as_str(), value.clone());
+            }),
+            None => state.args = Some(newer),
+        }
+        self.shared.wake.notify_all();
     }
 
     /// EOS follows what waits.
@@ -238,19 +253,28 @@ impl Pump {
     }
 }
 
+enum Next {
+    Args(gst::Structure),
+    Buffer(gst::Buffer, gst::Caps),
+    End,
+}
+
 /// One turn of the pushing thread.
 fn step(shared: &Shared, pad: &gst::Pad) {
     let next = {
         let mut state = shared.lock();
         loop {
             if state.phase == Phase::Closed {
-                break None;
+                break Next::End;
             }
-            if let Some(item) = state.queue.pop() {
-                break Some(item);
+            if let Some(args) = state.args.take() {
+                break Next::Args(args);
+            }
+            if let Some((buffer, caps)) = state.queue.pop() {
+                break Next::Buffer(buffer, caps);
             }
             if state.phase == Phase::Finishing {
-                break None;
+                break Next::End;
             }
             state = shared
                 .wake
@@ -259,7 +283,10 @@ fn step(shared: &Shared, pad: &gst::Pad) {
         }
     };
     match next {
-        Some((buffer, caps)) => {
+        Next::Args(args) => {
+            pad.push_event(gst::event::CustomDownstream::new(args));
+        }
+        Next::Buffer(buffer, caps) => {
             if pad.current_caps().as_ref() != Some(&caps) {
                 pad.push_event(gst::event::Caps::new(&caps));
             }
@@ -287,7 +314,7 @@ fn step(shared: &Shared, pad: &gst::Pad) {
                 shared.owner.refused(flow);
             }
         }
-        None => {
+        Next::End => {
             let finishing = shared.lock().phase == Phase::Finishing;
             if finishing {
                 pad.push_event(gst::event::Eos::new());

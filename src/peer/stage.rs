@@ -10,6 +10,10 @@ pub trait Stage: Send + Sync {
     fn post(&self, message: gst::Structure);
     /// Posts a message of an inner element as it is.
     fn repost(&self, message: gst::Message);
+    /// Whether the application lets that visitor in; may take its time.
+    fn authorize(&self, visitor: gst::Structure) -> bool;
+    /// ICE servers for that visitor, as JSON; may take its time.
+    fn ice_servers(&self, visitor: gst::Structure) -> Option<String>;
     /// Running time now; `None` while the element does not play, when frames are dropped.
     fn running_time(&self) -> Option<gst::ClockTime>;
     /// The clock and base time that inner pipelines run on.

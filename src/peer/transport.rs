@@ -12,13 +12,14 @@ use str0m::Candidate;
 use tokio::sync::{mpsc, oneshot};
 
 use super::branch::Inlet;
-use super::call::{Call, CallError, CallEvent, EncodedFrame, Sent, datagram};
+use super::call::{Call, CallError, CallEvent, EncodedFrame, Payload, Sent, datagram};
 use super::connection::Connection;
 use super::sockets::Sockets;
 use crate::logic::connection::EndReason;
+use crate::logic::metrics::Metrics;
 use crate::logic::rate_limit::RateLimit;
 use crate::logic::registry::ConnectionId;
-use crate::logic::wire::sdp::{CheckedOffer, MediaLine, check_offer};
+use crate::logic::wire::sdp::{CheckedOffer, MAX_CANDIDATES, MediaLine, check_offer};
 
 /// Wishes that may wait for the task.
 const COMMANDS: usize = 1024;
@@ -44,9 +45,14 @@ pub enum Command {
         sdp: String,
         reply: oneshot::Sender<Result<String, OfferRefused>>,
     },
-    Text {
+    /// A candidate that came by itself.
+    Candidate {
         id: ConnectionId,
-        text: String,
+        candidate: String,
+    },
+    Message {
+        id: ConnectionId,
+        message: Message,
         outbox: Arc<Outbox>,
     },
     Close(ConnectionId),
@@ -67,15 +73,39 @@ pub enum OfferRefused {
     Call(#[from] CallError),
 }
 
+/// What goes to a peer's data channel.
+pub struct Message {
+    /// The channel's label; without one it is the oldest open channel.
+    pub channel: Option<String>,
+    pub payload: Payload,
+    /// Whether the application is told of what finds no way.
+    pub tell: bool,
+}
+
 /// Counts what waits for one peer's data channel.
-#[derive(Debug, Default)]
 pub struct Outbox {
     pending: AtomicU32,
     sent: AtomicU64,
     dropped: AtomicU64,
+    metrics: Arc<Metrics>,
 }
 
 impl Outbox {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            pending: AtomicU32::new(0),
+            sent: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            metrics,
+        }
+    }
+
+    fn count(&self, sent: bool) {
+        let count = if sent { &self.sent } else { &self.dropped };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.metrics.message(sent);
+    }
+
     /// Texts given to the channel, and dropped because nobody took them.
     pub fn counts(&self) -> (u64, u64) {
         (
@@ -118,20 +148,21 @@ impl Transport {
         let _ = self.commands.send(command).await;
     }
 
-    /// Never waits; drops and counts what finds no room.
-    pub fn send_text(&self, id: &ConnectionId, text: String, outbox: &Arc<Outbox>) {
+    /// Never waits; drops and counts what finds no room. Says whether it is on its way.
+    pub fn send_message(&self, id: &ConnectionId, message: Message, outbox: &Arc<Outbox>) -> bool {
         if outbox.pending.fetch_add(1, Ordering::AcqRel) < PENDING_TEXTS {
-            let command = Command::Text {
+            let command = Command::Message {
                 id: id.clone(),
-                text,
+                message,
                 outbox: outbox.clone(),
             };
             if self.commands.try_send(command).is_ok() {
-                return;
+                return true;
             }
         }
         outbox.pending.fetch_sub(1, Ordering::AcqRel);
-        outbox.dropped.fetch_add(1, Ordering::Relaxed);
+        outbox.count(false);
+        false
     }
 }
 
@@ -146,6 +177,8 @@ struct Driven {
     connection: Arc<Connection>,
     lines: Vec<Line>,
     reoffers: RateLimit,
+    /// Candidates that came by themselves.
+    candidates: usize,
 }
 
 struct Task {
@@ -241,6 +274,7 @@ impl Task {
                     connection,
                     lines: Vec::new(),
                     reoffers: RateLimit::new(REOFFERS_PER_SECOND, now),
+                    candidates: 0,
                 };
                 self.calls.insert(id.clone(), driven);
                 self.with(&id, now, |_| ());
@@ -249,13 +283,17 @@ impl Task {
                 let answer = self.with(&id, now, |driven| driven.renegotiate(&sdp, now));
                 let _ = reply.send(answer.unwrap_or(Err(OfferRefused::Gone)));
             }
-            Command::Text { id, text, outbox } => {
+            Command::Candidate { id, candidate } => {
+                self.with(&id, now, |driven| driven.add_candidate(&candidate, now));
+            }
+            Command::Message {
+                id,
+                message,
+                outbox,
+            } => {
                 outbox.pending.fetch_sub(1, Ordering::AcqRel);
-                let sent = self.with(&id, now, |driven| driven.call.send_text(&text, now));
-                match sent {
-                    Some(Sent::Yes) => outbox.sent.fetch_add(1, Ordering::Relaxed),
-                    _ => outbox.dropped.fetch_add(1, Ordering::Relaxed),
-                };
+                let sent = self.with(&id, now, |driven| driven.send(&message, now));
+                outbox.count(sent == Some(Sent::Yes));
             }
             Command::Close(id) => {
                 self.with(&id, now, |driven| driven.call.close(now));
@@ -344,6 +382,34 @@ impl Task {
 }
 
 impl Driven {
+    fn send(&mut self, message: &Message, now: Instant) -> Sent {
+        let channel = message.channel.as_deref();
+        let sent = self.call.send(channel, &message.payload, now);
+        if message.tell {
+            match (sent, channel) {
+                (Sent::Yes, _) => {}
+                (Sent::NoChannel, Some(label)) => self
+                    .connection
+                    .complain(&format!("the visitor has no open data channel {label:?}")),
+                (Sent::NoChannel, None) => {
+                    self.connection
+                        .complain("the visitor has no open data channel");
+                }
+                (Sent::Full, _) => self
+                    .connection
+                    .complain("the visitor's data channel is full, or the message too long for it"),
+            }
+        }
+        sent
+    }
+
+    fn add_candidate(&mut self, candidate: &str, now: Instant) {
+        if self.candidates < MAX_CANDIDATES {
+            self.candidates += 1;
+            self.call.add_candidate(candidate, now);
+        }
+    }
+
     fn renegotiate(&mut self, sdp: &str, now: Instant) -> Result<String, OfferRefused> {
         if !self.reoffers.allows(now, 1) {
             return Err(OfferRefused::TooOften);

@@ -3,12 +3,16 @@
 use std::sync::Once;
 
 mod calls;
+mod churn;
 #[path = "../../bench/clip.rs"]
 mod clip;
+mod endings;
 mod framemeta;
 mod inferencesink;
 mod models;
+mod registry;
 mod rtcsessionsrc;
+mod server;
 #[allow(dead_code, reason = "the benches look at all of a visit")]
 #[path = "../../bench/visitor.rs"]
 mod visitor;

@@ -72,6 +72,7 @@ function page() {
     const mine = call = new Call({
       onstate: (next) => { if (call === mine) enter(next); },
       onend: (why) => { if (call === mine) { finish(); enter("failed"); complain(why); } },
+      onwish: (wish) => { if (call === mine) follow(wish); },
       onresult: (result) => { if (call === mine) show(result); },
       onsent: meter.sent,
       onroundtrip: meter.roundTrip,
@@ -157,6 +158,19 @@ function page() {
     }
   }
 
+  /** The server may ask every page to start or to stop. */
+  function follow(wish) {
+    if (wish === true && !call) start();
+    if (wish === false && call) { stop(); complain("The server asked to stop."); }
+  }
+
+  function listen() {
+    const wishes = new EventSource("desired-playing-state");
+    wishes.onmessage = ({ data }) => follow(JSON.parse(data));
+    window.addEventListener("pagehide", () => wishes.close());
+    window.addEventListener("pageshow", ({ persisted }) => { if (persisted) listen(); }, { once: true });
+  }
+
   $("controls").addEventListener("submit", (event) => { event.preventDefault(); start(); });
   $("stop").addEventListener("click", stop);
   $("source").addEventListener("change", () => { $("source").dataset.touched = "yes"; preview(); });
@@ -179,6 +193,7 @@ function page() {
 
   listSources();
   tellLaunch();
+  listen();
 }
 
 async function openCamera(deviceId) {
@@ -212,6 +227,14 @@ function predictions(result) {
   return [];
 }
 
+/** Why the server ended the connection, in words. */
+function farewell({ termination_reason: reason, detail, errors }) {
+  const said = (errors?.length ? errors.join("\n") : detail) || {
+    "time-limit": "the time is up", "server-shutdown": "it is being shut down",
+  }[reason] || "";
+  return `The server ended the connection${said ? `: ${said}` : "."}`;
+}
+
 /** One connection: offer, answer, results, end. Ends once, by `close` or by telling `onend` why. */
 class Call {
   /** How long an interrupted connection may take to come back. */
@@ -230,7 +253,9 @@ class Call {
   async connect(stream) {
     this.stream = stream;
     if (this.ended) return stopTracks(stream);
-    const pc = this.pc = new RTCPeerConnection({ iceServers: [] });
+    const iceServers = await this.iceServers();
+    if (this.ended) return;
+    const pc = this.pc = new RTCPeerConnection({ iceServers });
     const channel = pc.createDataChannel("results");
     channel.onmessage = ({ data }) => this.receive(data);
     channel.onclose = () => this.end("The server ended the connection.");
@@ -249,6 +274,15 @@ class Call {
     this.watchdog = this.after(Call.CONNECTING_MS, () => this.end("The connection could not be made: no way through the network."));
     await pc.setRemoteDescription({ type: answer.type, sdp: answer.sdp });
     this.watchRoundTrip();
+  }
+
+  /** What the server's application names; without any the local network is enough. */
+  async iceServers() {
+    try {
+      return await (await fetch("ice-servers", { signal: this.aborter.signal })).json();
+    } catch {
+      return [];
+    }
   }
 
   async post({ sdp, type }) {
@@ -305,7 +339,10 @@ class Call {
     } catch {
       return;
     }
-    if (!this.ended) this.handlers.onresult(result);
+    if (this.ended) return;
+    if (result.desired_playing_state !== undefined) this.handlers.onwish(result.desired_playing_state);
+    else if (result.processing_complete) this.end(farewell(result));
+    else if (result.video_metadata) this.handlers.onresult(result);
   }
 
   /** Tells when each frame left the encoder, where the browser lets us look. */

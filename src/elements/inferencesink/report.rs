@@ -34,6 +34,7 @@ pub fn result(findings: &Findings, model: &ModelInfo, output_name: &str) -> gst:
         .field_if_some("connection-id", findings.facts.connection_id.as_deref())
         .field_if_some("stream-id", findings.facts.stream_id.as_deref())
         .field_if_some("frame-id", findings.facts.frame_id)
+        .field("latency", findings.timing.total.as_nanos() as u64)
         .field("json", json)
         .build()
 }

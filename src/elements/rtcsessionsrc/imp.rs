@@ -5,7 +5,8 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::settings::{EosPolicy, Plan, Settings};
+use super::actions;
+use super::settings::{EosPolicy, Plan, PlayingState, Settings};
 use super::stage::ElementStage;
 use crate::doors::http::{Listener, Serving};
 use crate::doors::{Door, Host};
@@ -52,6 +53,13 @@ impl RtcSessionSrc {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What holds the connections, from READY on.
+    pub fn session(&self) -> Option<Arc<Session>> {
+        self.running()
+            .as_ref()
+            .map(|running| running.session.clone())
+    }
+
     /// Checks the settings and takes every resource there is to take.
     fn prepare(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings().clone();
@@ -83,10 +91,7 @@ impl RtcSessionSrc {
             call: CallConfig::new(plan.codecs, plan.latency, plan.patience),
             addresses: plan.addresses,
             max_connections: settings.max_connections,
-            // Nobody is drained for longer than stopping may take.
-            drain_timeout: Duration::from_millis(
-                settings.drain_timeout.min(settings.shutdown_timeout).into(),
-            ),
+            terms: settings.terms(),
         };
         let session = Session::start(config, stage.clone()).map_err(|error| {
             gst::error_msg!(
@@ -98,13 +103,14 @@ impl RtcSessionSrc {
                 )
             )
         })?;
+        session.ask_to_play(settings.desired_playing_state.as_wish());
         *self.running() = Some(Running {
             stage,
-            host: Host {
-                session: session.clone(),
-                launch: launch_line(listener.is_local()).into(),
+            host: Host::new(
+                session.clone(),
+                &launch_line(listener.is_local()),
                 video_codecs,
-            },
+            ),
             session,
             _prototypes: prototypes,
             doors: plan.doors,
@@ -288,6 +294,11 @@ impl ObjectSubclass for RtcSessionSrc {
 }
 
 impl ObjectImpl for RtcSessionSrc {
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(actions::signals);
+        &SIGNALS
+    }
+
     fn constructed(&self) {
         self.parent_constructed();
         let obj = self.obj();
@@ -374,6 +385,12 @@ impl ObjectImpl for RtcSessionSrc {
                     default.setup_timeout,
                 ),
                 milliseconds(
+                    "connection-timeout",
+                    "Connection timeout",
+                    "Milliseconds that a visit may last, from the moment the connection stands; then it ends as time-limit. 0 is for ever",
+                    default.connection_timeout,
+                ),
+                milliseconds(
                     "disconnect-timeout",
                     "Disconnect timeout",
                     "Milliseconds without a packet after which a visitor has gone and the connection ends as peer-lost; 0 waits for ever",
@@ -395,6 +412,19 @@ impl ObjectImpl for RtcSessionSrc {
                     .nick("EOS policy")
                     .blurb("Whether the pipeline ends when its visitor has left, or goes on until it is sent EOS")
                     .build(),
+                glib::ParamSpecEnum::builder_with_default(
+                    "desired-playing-state",
+                    default.desired_playing_state,
+                )
+                .nick("Desired playing state")
+                .blurb("What visitors are asked to do: those connected are sent {\"desired_playing_state\":true or false} on their data channel, and the built-in page does it. Each change is sent once")
+                .mutable_playing()
+                .build(),
+                glib::ParamSpecBoxed::builder::<gst::Structure>("connections")
+                    .nick("Connections")
+                    .blurb("Every connection now: a structure with a field for each connection-id, whose value is a structure as get-connection gives it")
+                    .read_only()
+                    .build(),
                 text(
                     "video-chain",
                     "Video chain",
@@ -414,7 +444,7 @@ impl ObjectImpl for RtcSessionSrc {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         const TYPED: &str = "the type was checked against the property";
-        {
+        let wish = {
             let mut settings = self.settings();
             let text = || value.get::<Option<String>>().expect(TYPED);
             let number = || value.get::<u32>().expect(TYPED);
@@ -429,18 +459,29 @@ impl ObjectImpl for RtcSessionSrc {
                 "video-codecs" => settings.video_codecs = text().unwrap_or_default(),
                 "latency" => settings.latency = number(),
                 "setup-timeout" => settings.setup_timeout = number(),
+                "connection-timeout" => settings.connection_timeout = number(),
                 "disconnect-timeout" => settings.disconnect_timeout = number(),
                 "drain-timeout" => settings.drain_timeout = number(),
                 "shutdown-timeout" => settings.shutdown_timeout = number(),
                 "eos-policy" => settings.eos_policy = value.get::<EosPolicy>().expect(TYPED),
+                "desired-playing-state" => {
+                    settings.desired_playing_state = value.get::<PlayingState>().expect(TYPED);
+                }
                 "video-chain" => settings.video_chain = text(),
                 "audio-chain" => settings.audio_chain = text(),
                 name => unreachable!("{name} is no property of ours"),
             }
+            (pspec.name() == "desired-playing-state").then_some(settings.desired_playing_state)
+        };
+        if let Some((session, wish)) = self.session().zip(wish) {
+            session.ask_to_play(wish.as_wish());
         }
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        if pspec.name() == "connections" {
+            return actions::connections(self.session().as_deref()).to_value();
+        }
         let settings = self.settings();
         match pspec.name() {
             "listen" => settings.listen.to_value(),
@@ -453,10 +494,12 @@ impl ObjectImpl for RtcSessionSrc {
             "video-codecs" => settings.video_codecs.to_value(),
             "latency" => settings.latency.to_value(),
             "setup-timeout" => settings.setup_timeout.to_value(),
+            "connection-timeout" => settings.connection_timeout.to_value(),
             "disconnect-timeout" => settings.disconnect_timeout.to_value(),
             "drain-timeout" => settings.drain_timeout.to_value(),
             "shutdown-timeout" => settings.shutdown_timeout.to_value(),
             "eos-policy" => settings.eos_policy.to_value(),
+            "desired-playing-state" => settings.desired_playing_state.to_value(),
             "video-chain" => settings.video_chain.to_value(),
             "audio-chain" => settings.audio_chain.to_value(),
             name => unreachable!("{name} is no property of ours"),

@@ -60,11 +60,12 @@ use gst::subclass::prelude::*;
 
 use crate::peer::codecs::Media;
 
+mod actions;
 mod imp;
 mod settings;
 mod stage;
 
-pub use settings::EosPolicy;
+pub use settings::{EosPolicy, PlayingState};
 
 glib::wrapper! {
     pub struct RtcSessionSrc(ObjectSubclass<imp::RtcSessionSrc>)
@@ -86,7 +87,9 @@ impl RtcSessionSrc {
 }
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    EosPolicy::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    for kind in [EosPolicy::static_type(), PlayingState::static_type()] {
+        kind.mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    }
     gst::Element::register(
         Some(plugin),
         "rtcsessionsrc",

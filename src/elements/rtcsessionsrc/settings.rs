@@ -10,6 +10,7 @@ use crate::doors::http::Listen;
 use crate::logic::connection::Patience;
 use crate::peer::branch::Chain;
 use crate::peer::codecs::Codec;
+use crate::peer::connection::Terms;
 use crate::peer::sockets::Addresses;
 
 /// When the end of a visit ends the pipeline.
@@ -30,6 +31,31 @@ pub enum EosPolicy {
     Never,
 }
 
+/// What visitors are asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstRtcSessionSrcPlayingState")]
+#[repr(i32)]
+pub enum PlayingState {
+    /// They start and stop as they like.
+    #[default]
+    #[enum_value(name = "Visitors start and stop as they like", nick = "any")]
+    Any,
+    #[enum_value(name = "Visitors are asked to start", nick = "playing")]
+    Playing,
+    #[enum_value(name = "Visitors are asked to stop", nick = "stopped")]
+    Stopped,
+}
+
+impl PlayingState {
+    pub fn as_wish(self) -> Option<bool> {
+        match self {
+            Self::Any => None,
+            Self::Playing => Some(true),
+            Self::Stopped => Some(false),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub listen: String,
@@ -43,10 +69,12 @@ pub struct Settings {
     /// Milliseconds, as all times here; 0 is none.
     pub latency: u32,
     pub setup_timeout: u32,
+    pub connection_timeout: u32,
     pub disconnect_timeout: u32,
     pub drain_timeout: u32,
     pub shutdown_timeout: u32,
     pub eos_policy: EosPolicy,
+    pub desired_playing_state: PlayingState,
     pub video_chain: Option<String>,
     pub audio_chain: Option<String>,
 }
@@ -64,10 +92,12 @@ impl Default for Settings {
             video_codecs: "vp8,h264".into(),
             latency: 150,
             setup_timeout: 10_000,
+            connection_timeout: 0,
             disconnect_timeout: 5_000,
             drain_timeout: 2_000,
             shutdown_timeout: 5_000,
             eos_policy: EosPolicy::Auto,
+            desired_playing_state: PlayingState::Any,
             video_chain: None,
             audio_chain: None,
         }
@@ -112,6 +142,16 @@ impl Settings {
             EosPolicy::Auto => self.video_chain.is_some() || self.audio_chain.is_some(),
             EosPolicy::Connection => false,
             EosPolicy::Never => true,
+        }
+    }
+
+    pub fn terms(&self) -> Terms {
+        Terms {
+            // Nobody is drained for longer than stopping may take.
+            drain_timeout: Duration::from_millis(
+                self.drain_timeout.min(self.shutdown_timeout).into(),
+            ),
+            time_limit: milliseconds(self.connection_timeout),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use gst::glib;
 use gst::prelude::*;
 
-use super::RtcSessionSrc;
+use super::{RtcSessionSrc, actions};
 use crate::logic::registry::ConnectionId;
 use crate::peer::branch::Chain;
 use crate::peer::codecs::Media;
@@ -85,6 +85,16 @@ impl Stage for ElementStage {
         if let Some(element) = self.element.upgrade() {
             let _ = element.post_message(message);
         }
+    }
+
+    fn authorize(&self, visitor: gst::Structure) -> bool {
+        self.element
+            .upgrade()
+            .is_some_and(|element| actions::authorize(&element, &visitor))
+    }
+
+    fn ice_servers(&self, visitor: gst::Structure) -> Option<String> {
+        actions::ice_servers(&self.element.upgrade()?, &visitor)
     }
 
     fn running_time(&self) -> Option<gst::ClockTime> {

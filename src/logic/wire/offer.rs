@@ -15,6 +15,34 @@ pub struct OfferRequest {
     pub data: serde_json::Map<String, serde_json::Value>,
 }
 
+/// Most candidates in one request.
+const MAX_CANDIDATES: usize = 64;
+
+/// Candidates of a connection that stands.
+#[derive(Debug, Clone, Deserialize)]
+pub struct CandidatesRequest {
+    pub pc_id: String,
+    pub candidates: Vec<CandidateLine>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct CandidateLine {
+    pub candidate: String,
+}
+
+impl CandidatesRequest {
+    pub fn parse(body: &[u8]) -> Result<Self, OfferError> {
+        let bad = |problem: String| OfferError::Candidates(problem);
+        let request: Self = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
+        match request.candidates.len() {
+            0..=MAX_CANDIDATES => Ok(request),
+            count => Err(bad(format!(
+                "{count} candidates; at most {MAX_CANDIDATES} are taken at once"
+            ))),
+        }
+    }
+}
+
 /// What it gets.
 #[derive(Debug, Clone, Serialize)]
 pub struct OfferAnswer {
@@ -29,6 +57,10 @@ pub struct OfferAnswer {
 pub enum OfferError {
     #[error("the body is not the JSON object {{\"sdp\": …, \"type\": \"offer\"}}: {0}")]
     Json(String),
+    #[error(
+        "the body is not the JSON object {{\"pc_id\": …, \"candidates\": [{{\"candidate\": …}}]}}: {0}"
+    )]
+    Candidates(String),
     #[error("type is {0:?}; \"offer\" is right")]
     NotAnOffer(String),
 }

@@ -108,7 +108,7 @@ impl FrameResult<'_> {
 }
 
 /// With the offset as digits: older Pythons do not read a `Z`.
-fn iso_8601(unix_nanoseconds: u64) -> String {
+pub fn iso_8601(unix_nanoseconds: u64) -> String {
     Timestamp::from_nanosecond(i128::from(unix_nanoseconds))
         .expect("64 bits of nanoseconds end in the year 2554")
         .strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00")

@@ -14,6 +14,8 @@ pub const MAX_CANDIDATES: usize = 200;
 
 /// Most lines in a description; browsers write a few hundred.
 pub const MAX_LINES: usize = 1500;
+/// Longest candidate; browsers write some 150 characters.
+pub const MAX_CANDIDATE: usize = 512;
 /// Longest mid.
 pub const MAX_MID: usize = 16;
 
@@ -47,6 +49,10 @@ pub enum SdpError {
     MissingMid(usize),
     #[error("a=mid:{0:?}: a mid of 1 to {MAX_MID} letters, digits and underscores is accepted")]
     BadMid(String),
+    #[error(
+        "{0:?} is no candidate; \"candidate:1 1 udp 2122260223 192.0.2.1 9 typ host\" is right"
+    )]
+    BadCandidate(String),
     #[error("a=mid:{0} stands on more than one m-line; every m-line needs one of its own")]
     DuplicateMid(String),
     #[error("a=group:BUNDLE names {0:?}, which is the mid of no m-line")]
@@ -302,6 +308,28 @@ fn rewrite(sections: &[Section]) -> String {
     out
 }
 
+/// A candidate that came by itself, as browsers write it: `candidate:…` with eight words or more.
+///
+/// `None` is nothing to add: the end of candidates (an empty text), or one that is not spoken here.
+pub fn check_candidate(text: &str) -> Result<Option<String>, SdpError> {
+    let line = text.trim();
+    let line = line.strip_prefix("a=").unwrap_or(line);
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let bad = || SdpError::BadCandidate(text.chars().take(80).collect());
+    if line.len() > MAX_CANDIDATE || !line.starts_with("candidate:") {
+        return Err(bad());
+    }
+    let words: Vec<_> = line.split_ascii_whitespace().collect();
+    let number = |at: usize| words[at].parse::<u32>().is_ok();
+    let port = |at: usize| words[at].parse::<u16>().is_ok();
+    if words.len() < 8 || !number(1) || !number(3) || !port(5) || words[6] != "typ" {
+        return Err(bad());
+    }
+    Ok(usable_candidate(line).then(|| line.to_owned()))
+}
+
 /// mDNS names are not resolved (their owner shows itself as a peer-reflexive candidate); only UDP is spoken.
 fn usable_candidate(line: &str) -> bool {
     let words: Vec<_> = line.split_ascii_whitespace().collect();
@@ -452,6 +480,40 @@ mod tests {
             check_offer(&text, &[]).unwrap_err(),
             SdpError::UnknownBundleMid("7".into())
         );
+    }
+
+    #[test]
+    fn a_candidate_by_itself_is_checked() {
+        let plain = "candidate:1 1 udp 2122260223 192.0.2.1 63692 typ host";
+        let browsers = format!("{plain} generation 0 ufrag x network-id 1");
+        for text in [plain, &browsers] {
+            assert_eq!(check_candidate(text), Ok(Some(text.to_owned())));
+            assert_eq!(
+                check_candidate(&format!("a={text}")),
+                Ok(Some(text.to_owned()))
+            );
+        }
+        let nothing_to_add = [
+            "",
+            "candidate:1 1 udp 1 abc.local 9 typ host",
+            "candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active",
+        ];
+        for text in nothing_to_add {
+            assert_eq!(check_candidate(text), Ok(None), "{text}");
+        }
+        let long = format!("{plain} {}", "x".repeat(MAX_CANDIDATE));
+        for text in [
+            "hello",
+            "candidate:1 1 udp 1 192.0.2.1 9 typ",
+            "candidate:1 1 udp 1 192.0.2.1 99999 typ host",
+            "candidate:1 one udp 1 192.0.2.1 9 typ host",
+            &long,
+        ] {
+            assert!(
+                matches!(check_candidate(text), Err(SdpError::BadCandidate(_))),
+                "{text}"
+            );
+        }
     }
 
     #[test]

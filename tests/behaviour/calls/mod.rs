@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gstrtcinference::logic::connection::EndReason;
-use gstrtcinference::peer::call::Sent;
+use gstrtcinference::peer::call::{Payload, Sent};
 
 use bench::Bench;
 use network::Conditions;
@@ -129,7 +129,8 @@ fn texts_arrive_in_order_over_a_bad_network() {
     let texts: Vec<String> = (0..40).map(|n| format!("text {n}")).collect();
     for text in &texts {
         let now = bench.now();
-        assert_eq!(bench.ours.send_text(text, now), Sent::Yes);
+        let text = Payload::Text(text.clone());
+        assert_eq!(bench.ours.send(None, &text, now), Sent::Yes);
         bench.run(Duration::from_millis(50));
     }
     bench.run(20 * SECOND);
@@ -140,9 +141,9 @@ fn texts_arrive_in_order_over_a_bad_network() {
 fn a_channel_that_nobody_reads_is_bounded() {
     let mut bench = Bench::connected(9);
     bench.vanished = true;
-    let text = "x".repeat(10_000);
+    let text = Payload::Text("x".repeat(10_000));
     let now = bench.now();
-    let taken = (0..1_000).take_while(|_| bench.ours.send_text(&text, now) == Sent::Yes);
+    let taken = (0..1_000).take_while(|_| bench.ours.send(None, &text, now) == Sent::Yes);
     let taken = taken.count();
     assert!(
         (10..=40).contains(&taken),
