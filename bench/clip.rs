@@ -10,6 +10,11 @@ const DESCRIPTION: &str = "videotestsrc num-buffers=300 pattern=zone-plate kx2=1
     ! video/x-raw,format=I420,width=640,height=480,framerate=30/1 \
     ! vp8enc deadline=1 cpu-used=-6 end-usage=cbr target-bitrate=1000000 keyframe-max-dist=300 \
     ! appsink name=out sync=false";
+/// A quarter of it, for many visitors at once: what costs is then the inference, not the decoders.
+const SMALL: &str = "videotestsrc num-buffers=300 pattern=ball \
+    ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 \
+    ! vp8enc deadline=1 cpu-used=-6 end-usage=cbr target-bitrate=200000 keyframe-max-dist=300 \
+    ! appsink name=out sync=false";
 
 pub struct Frame {
     pub data: Vec<u8>,
@@ -17,7 +22,15 @@ pub struct Frame {
 
 /// Ten seconds, the first frame a keyframe.
 pub fn clip() -> Vec<Frame> {
-    let pipeline = gst::parse::launch(DESCRIPTION)
+    encode(DESCRIPTION)
+}
+
+pub fn small_clip() -> Vec<Frame> {
+    encode(SMALL)
+}
+
+fn encode(description: &str) -> Vec<Frame> {
+    let pipeline = gst::parse::launch(description)
         .expect("base and good plugins are installed")
         .downcast::<gst::Pipeline>()
         .expect("it is a pipeline");

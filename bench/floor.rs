@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
+#[allow(dead_code, reason = "each bench uses some of it")]
 mod clip;
+#[allow(dead_code, reason = "each bench uses some of it")]
 mod process;
 
 const WARM_UP: Duration = Duration::from_secs(2);

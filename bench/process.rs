@@ -11,6 +11,7 @@ pub struct Usage {
     pub cpu: Duration,
     pub rss_mb: f64,
     pub threads: u32,
+    pub descriptors: usize,
 }
 
 /// Of this process, now.
@@ -33,6 +34,7 @@ pub fn usage() -> Usage {
         cpu: Duration::new(cpu.tv_sec as u64, cpu.tv_nsec as u32),
         rss_mb: field("VmRSS:") / 1024.0,
         threads: field("Threads:") as u32,
+        descriptors: fs::read_dir("/proc/self/fd").expect("Linux has it").count(),
     }
 }
 

@@ -12,9 +12,11 @@ use std::time::{Duration, Instant, SystemTime};
 use gst::prelude::*;
 use visitor::Manner;
 
+#[allow(dead_code, reason = "each bench uses some of it")]
 mod clip;
+#[allow(dead_code, reason = "each bench uses some of it")]
 mod process;
-#[allow(dead_code, reason = "the tests know visitors with worse manners")]
+#[allow(dead_code, reason = "each bench uses some of it")]
 mod visitor;
 
 const WARM_UP: Duration = Duration::from_secs(3);

@@ -11,6 +11,7 @@
 //! | [`preprocess`] | the pixels of a frame into a model's input |
 //! | [`decoders`] | a model's output into boxes |
 //! | [`rten`] | the embedded engine |
+//! | [`turns`] | who may infer now |
 
 pub mod decoders;
 pub mod description;
@@ -18,6 +19,7 @@ pub mod labels;
 pub mod model;
 pub mod preprocess;
 pub mod rten;
+pub mod turns;
 
 /// What runs a model that it has loaded. Runs of several threads may overlap.
 pub trait Engine: Send + Sync {

@@ -163,6 +163,10 @@ impl<F> Admission<F> {
         }
     }
 
+    pub fn has_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
     /// The frame to work on next. It is in work until [`finish`](Self::finish).
     pub fn take(&mut self) -> Option<F> {
         if self.work.is_some() {

@@ -401,6 +401,7 @@ impl Connection {
         self.say_end(end, lasted);
         self.stage.visitor_left(&self.id);
         drop(alive);
+        crate::runtime::tidy_memory_soon();
     }
 
     /// Says that the answer was handed out.

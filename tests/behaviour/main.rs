@@ -4,16 +4,18 @@ use std::sync::Once;
 
 mod calls;
 mod churn;
+#[allow(dead_code, reason = "the benches use all of it")]
 #[path = "../../bench/clip.rs"]
 mod clip;
 mod endings;
 mod framemeta;
 mod inferencesink;
 mod models;
+mod overload;
 mod registry;
 mod rtcsessionsrc;
 mod server;
-#[allow(dead_code, reason = "the benches look at all of a visit")]
+#[allow(dead_code, reason = "the benches use all of it")]
 #[path = "../../bench/visitor.rs"]
 mod visitor;
 

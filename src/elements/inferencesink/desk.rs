@@ -40,7 +40,8 @@ pub enum Offer {
 
 /// What the worker does next.
 pub enum Next {
-    Infer(Box<Job>),
+    /// A frame waits: see [`Desk::take`].
+    Infer,
     Report(Snapshot),
     Stop,
 }
@@ -189,16 +190,25 @@ impl Desk {
             if inner.timer.is_due(now) {
                 return Next::Report(inner.snapshot());
             }
-            if let Some(job) = inner.admission.take() {
-                drop(inner);
-                self.changed.notify_all();
-                return Next::Infer(job);
+            if inner.admission.has_waiting() {
+                return Next::Infer;
             }
             inner = match inner.timer.rest(now) {
                 Some(rest) => self.changed.wait_timeout(inner, rest).unwrap().0,
                 None => self.changed.wait(inner).unwrap(),
             };
         }
+    }
+
+    /// The frame that waits, to be worked on until [`Desk::finish`].
+    pub fn take(&self) -> Option<Box<Job>> {
+        let job = self.lock().admission.take();
+        self.changed.notify_all();
+        job
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.lock().admission.is_closed()
     }
 
     /// Whether the result of the frame in work is still wanted.

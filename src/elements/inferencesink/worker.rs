@@ -13,7 +13,10 @@ use super::{
     frame,
 };
 use crate::{
-    engine::model::{Inference, Model, Scratch},
+    engine::{
+        model::{Inference, Model, Scratch},
+        turns::{self, Turn},
+    },
     logic::{
         admission::{Conclusion, Outcome},
         frame_facts::FrameFacts,
@@ -66,7 +69,15 @@ impl Worker {
     fn run(&mut self) {
         loop {
             match self.desk.next() {
-                Next::Infer(job) => self.work(*job),
+                Next::Infer => {
+                    let turn = turns::wait(|| !self.desk.is_closed());
+                    // What waited may have been flushed meanwhile, and is the newest frame if not.
+                    if let Some(turn) = turn
+                        && let Some(job) = self.desk.take()
+                    {
+                        self.work(*job, turn);
+                    }
+                }
                 Next::Report(snapshot) => {
                     if let Some(sink) = self.sink.upgrade() {
                         sink.imp().post_stats(snapshot);
@@ -77,7 +88,7 @@ impl Worker {
         }
     }
 
-    fn work(&mut self, job: Job) {
+    fn work(&mut self, job: Job, turn: Turn) {
         let queue = job.entered.elapsed();
         let Some(sink) = self.sink.upgrade() else {
             self.desk
@@ -86,6 +97,7 @@ impl Worker {
         };
         let thresholds = sink.imp().thresholds();
         let inference = frame::infer(&self.model, &job, thresholds, &mut self.scratch);
+        drop(turn);
         let total = job.entered.elapsed();
         let outcome = match inference {
             Ok(_) => Outcome::Inferred,

@@ -24,8 +24,33 @@
  * Every stream of every visitor gets a bin of its own. A chain that is slower than its stream gets the newest
  * frame next: at most two wait. A chain that fails ends its own connection, and nothing else.
  *
+ * A visitor's slot is free as soon as the visitor is on the way out, even while the chain is still at a frame.
+ *
+ * An element of a chain ends its connection with an upstream custom event `rtc-close`; its field `message` (a
+ * string) becomes the detail. Where branches meet (a funnel behind pads) the event needs a field `connection-id`.
+ *
  * One more bin of each chain stands by in READY: it shows at once whether the chain works, and what it loads
  * stays loaded. A sink that opens a device in READY and shares it with nobody therefore does not fit in a chain.
+ *
+ * ## The connections
+ *
+ * The property `connections` and the actions `get-connection`, `end-connection`, `send-data` and `set-args` reach
+ * every visitor by id, whatever the door; so do these, on the listener:
+ *
+ * | route | what |
+ * |---|---|
+ * | `GET /connections` | the list as JSON; from this machine only |
+ * | `DELETE /connections/{id}` | ends one as `closed-by-application`; 404 if there is none; from this machine only |
+ * | `GET /outputs?webrtc_id=ID` | the results of one as server-sent events: `output` (a result's JSON), `dropped` (`{"dropped":n}`, of a reader more than 64 behind), `end` |
+ * | `GET /metrics` | figures as OpenMetrics text; from this machine only |
+ * | `GET /healthz` | 200 while the listener serves |
+ * | `GET /ice-servers` | what `request-ice-servers` says, for the page |
+ * | `GET /desired-playing-state` | `true`, `false` or `null` as server-sent events, for the page |
+ *
+ * The figures of inference count what `inferencesink` says in `inference-stats` messages inside chains.
+ *
+ * A connection that we end is told why, as the last text on its data channel:
+ * `{"errors":[…],"processing_complete":true,"termination_reason":"time-limit","detail":…}`.
  *
  * ## Messages
  *
@@ -46,8 +71,9 @@
  * | `rtc-data` | channel, text or bytes | a message of the visitor's, at most 500 a second |
  *
  * Every `rtc-stream-started` has exactly one `rtc-stream-ended`, every `rtc-connection-created` exactly one
- * `rtc-connection-ended`, after all its stream ends. Reasons: `client-closed`, `peer-lost`, `source-ended`,
- * `setup-timeout`, `setup-failed`, `handler-error`, `server-shutdown`.
+ * `rtc-connection-ended`, after all its stream ends. Reasons: `client-closed`, `peer-lost`,
+ * `time-limit`, `closed-by-application`, `source-ended`, `setup-timeout`, `setup-failed`, `handler-error`,
+ * `server-shutdown`.
  *
  * Setting the pipeline to NULL is abrupt: what was posted then reaches a sync handler, or a bus whose
  * auto-flush is off. Send EOS first to have files finalised: it ends every visitor, then posts our EOS.
