@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use gst::prelude::*;
 use gstrtcinference::{logic::frame_facts::FrameFacts, meta};
 
-use crate::init;
+use crate::{Overheard, init};
 
 /// Runs a description to its end; gives the facts of every buffer that reaches the sink named `out`, and the bus.
 fn run(description: &str) -> (Vec<FrameFacts>, Vec<gst::Message>) {
@@ -288,8 +288,7 @@ fn messages_can_be_switched_while_playing() {
     init();
     let mut harness = gst_check::Harness::new("framemeta");
     let element = harness.element().unwrap();
-    let bus = gst::Bus::new();
-    element.set_bus(Some(&bus));
+    let bus = Overheard::of(&element);
     harness.set_src_caps_str("video/x-raw,width=4,height=2,framerate=5/1");
     harness.push_and_pull(gst::Buffer::new()).unwrap();
     element.set_property("post-messages", true);

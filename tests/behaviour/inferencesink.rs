@@ -11,7 +11,7 @@ use gst_check::Harness;
 use gstrtcinference::logic::frame_facts::FrameFacts;
 use serde_json::Value;
 
-use crate::init;
+use crate::{Overheard, init};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/shapes.onnx");
 const CAPS: &str = "video/x-raw,format=I420,width=64,height=48,framerate=30/1";
@@ -82,10 +82,8 @@ impl Gate {
     }
 }
 
-fn with_bus(harness: &Harness) -> gst::Bus {
-    let bus = gst::Bus::new();
-    harness.element().unwrap().set_bus(Some(&bus));
-    bus
+fn with_bus(harness: &Harness) -> Overheard {
+    Overheard::of(&harness.element().unwrap())
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -1,6 +1,9 @@
 //! What users see of the elements, one module per element.
 
+use std::ops::Deref;
 use std::sync::Once;
+
+use gst::prelude::*;
 
 mod calls;
 mod churn;
@@ -26,4 +29,30 @@ fn init() {
         gst::init().unwrap();
         gstrtcinference::plugin_register_static().unwrap();
     });
+}
+
+/// The bus of an element alone. It takes nothing more when the test is over: a message that stays on it would keep
+/// the element, and with it the bus.
+struct Overheard(gst::Bus);
+
+impl Overheard {
+    fn of(element: &gst::Element) -> Self {
+        let bus = gst::Bus::new();
+        element.set_bus(Some(&bus));
+        Self(bus)
+    }
+}
+
+impl Deref for Overheard {
+    type Target = gst::Bus;
+
+    fn deref(&self) -> &gst::Bus {
+        &self.0
+    }
+}
+
+impl Drop for Overheard {
+    fn drop(&mut self) {
+        self.0.set_flushing(true);
+    }
 }

@@ -218,6 +218,7 @@ def plugin_env(tmp_path_factory):
         "GST_REGISTRY": str(tmp_path_factory.mktemp("gst") / "registry.bin"),
         "GST_DEBUG": os.environ.get("GST_DEBUG", "2"),
         "GST_DEBUG_NO_COLOR": "1",
+        "G_DEBUG": "fatal-criticals",
         "LC_ALL": "C.UTF-8",  # gst-launch-1.0 translates what it says
     }
     subprocess.run(["gst-inspect-1.0", "rtcsessionsrc"], env=env, check=True, stdout=subprocess.DEVNULL)
