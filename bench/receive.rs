@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use visitor::Manner;
@@ -53,7 +53,7 @@ fn send(url: &str, count: usize) {
         .into_iter()
         .map(|thread| thread.join().expect("it ends"))
         .map(|v| {
-            serde_json::json!({"pc_id": v.pc_id, "posted_at": v.posted_at, "answered_ms": v.answered_ms,
+            serde_json::json!({"pc_id": v.pc_id, "posted_at": v.posted_at, "answered_ms": v.answered_ms, "closed_at": v.closed_at_epoch,
                 "connected_ms": v.connected_ms, "results": v.results})
         })
         .collect();
@@ -66,6 +66,8 @@ struct Seen {
     /// When each connection's first decoded frame was said, nanoseconds since the epoch.
     first_frame: HashMap<String, u64>,
     frames: HashMap<String, u64>,
+    /// When the last word about each was said, the same.
+    ended: HashMap<String, u64>,
 }
 
 fn measure(count: usize) -> serde_json::Value {
@@ -112,13 +114,17 @@ fn measure(count: usize) -> serde_json::Value {
         serde_json::from_slice(&output.stdout).expect("they print JSON");
     pipeline.set_state(gst::State::Null).expect("it stops");
     let seen = seen.lock().expect("nobody panicked");
-    let first: Vec<f64> = visits
-        .iter()
-        .filter_map(|visit| {
-            let at = seen.first_frame.get(visit["pc_id"].as_str()?)?;
-            Some((at - visit["posted_at"].as_u64()?) as f64 / 1e6)
-        })
-        .collect();
+    let since = |what: &str, of: &HashMap<String, u64>| -> Vec<f64> {
+        let times = visits.iter().filter_map(|visit| {
+            let at = of.get(visit["pc_id"].as_str()?)?;
+            Some((*at as f64 - visit[what].as_f64()?) / 1e6)
+        });
+        times.collect()
+    };
+    let (first, ended) = (
+        since("posted_at", &seen.first_frame),
+        since("closed_at", &seen.ended),
+    );
     let answered = visits
         .iter()
         .filter_map(|visit| visit["answered_ms"].as_f64())
@@ -131,6 +137,7 @@ fn measure(count: usize) -> serde_json::Value {
         "threads_each": f64::from(after.threads - before.threads) / count as f64,
         "answer_ms": spread(answered),
         "first_frame_ms": spread(first),
+        "end_ms": spread(ended),
         "frames": seen.frames.values().sum::<u64>(),
     })
 }
@@ -143,15 +150,15 @@ fn note(seen: &mut Seen, message: &gst::Message) {
     match structure.name().as_str() {
         "rtc-listening" => seen.uri = Some(text("uri")),
         "rtc-stream-started" => {
-            let now = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .expect("it is later");
             seen.first_frame
-                .insert(text("connection-id"), now.as_nanos() as u64);
+                .insert(text("connection-id"), visitor::epoch());
         }
         "rtc-stream-ended" => {
             let frames = structure.get("buffers").unwrap_or_default();
             seen.frames.insert(text("connection-id"), frames);
+        }
+        "rtc-connection-ended" => {
+            seen.ended.insert(text("connection-id"), visitor::epoch());
         }
         _ => {}
     }

@@ -32,8 +32,9 @@ pub struct Visit {
     /// The texts that came, the last ones.
     pub texts: VecDeque<String>,
     pub bytes: Vec<Vec<u8>>,
-    /// When the last datagram of the goodbye was sent.
+    /// When the last datagram of the goodbye was sent, and the same in nanoseconds since the epoch.
     pub closed_at: Option<Instant>,
+    pub closed_at_epoch: u64,
 }
 
 /// How a visitor behaves.
@@ -70,10 +71,7 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
     let (offer, pending) = change.apply().expect("there are changes");
 
     let body = serde_json::json!({ "sdp": offer.to_sdp_string(), "type": "offer" });
-    let posted_at = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("it is later")
-        .as_nanos() as u64;
+    let posted_at = epoch();
     let posted = Instant::now();
     let response = minreq::post(format!("{url}/offer"))
         .with_json(&body)
@@ -184,7 +182,16 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
         drop(socket.send_to(&t.contents, t.destination));
     }
     visit.closed_at = Some(Instant::now());
+    visit.closed_at_epoch = epoch();
     visit
+}
+
+/// Nanoseconds since 1970: a moment that two processes agree on.
+pub fn epoch() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("it is later")
+        .as_nanos() as u64
 }
 
 fn receive(source: SocketAddr, local: SocketAddr, bytes: &[u8]) -> Option<Input<'_>> {

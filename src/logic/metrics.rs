@@ -36,6 +36,8 @@ pub struct Metrics {
     latency: Histogram,
     messages: Counters<1>,
     outputs_dropped: Counter,
+    datagrams_unsent: Counter,
+    frames_lost: Counter,
     early_candidates_dropped: Counter,
 }
 
@@ -114,6 +116,16 @@ impl Default for Metrics {
                 "messages",
                 "Messages to visitors' data channels, sent or dropped",
                 Family::default()
+            ),
+            datagrams_unsent: metric!(
+                "datagrams_unsent",
+                "Datagrams that the kernel did not take",
+                Counter::default()
+            ),
+            frames_lost: metric!(
+                "stream_frames_lost",
+                "Encoded frames that came but built on lost ones, of connections that have ended",
+                Counter::default()
             ),
             outputs_dropped: metric!(
                 "outputs_dropped",
@@ -198,6 +210,15 @@ impl Metrics {
     pub fn message(&self, sent: bool) {
         let outcome = if sent { "sent" } else { "dropped" };
         self.messages.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// The counter of datagrams that were not sent, for whoever sends.
+    pub fn datagrams_unsent(&self) -> Counter {
+        self.datagrams_unsent.clone()
+    }
+
+    pub fn frames_lost(&self, frames: u64) {
+        self.frames_lost.inc_by(frames);
     }
 
     pub fn outputs_dropped(&self, results: u64) {

@@ -41,12 +41,21 @@ impl From<&str> for ConnectionId {
 /// Why a place is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    #[error("all {0} places are taken (max-connections); try again when a visitor has left")]
+    #[error("{}", full(*.0))]
     Full(u32),
     #[error("a connection with the id {0:?} exists already")]
     Duplicate(String),
     #[error("the server is shutting down")]
     Closed,
+}
+
+fn full(limit: u32) -> String {
+    match limit {
+        0 => "nobody is let in (max-connections is 0)".into(),
+        _ => format!(
+            "all {limit} places are taken (max-connections); try again when a visitor has left"
+        ),
+    }
 }
 
 struct Entry<T> {

@@ -514,8 +514,7 @@ impl Branch {
             Some(Started {
                 chain: Some(chain), ..
             }) => {
-                let _ = chain.set_state(gst::State::Null);
-                let _ = self.pipeline.remove(&chain);
+                take_out(&self.pipeline, chain.upcast_ref());
             }
             Some(_) => self.stage.remove_pad(self.raw.pad()),
             None if self.stage.chain(self.inlet.codec.media()).is_none() => {
@@ -526,8 +525,7 @@ impl Branch {
         self.inlet.pump.stop();
         let _ = self.tail.set_active(false);
         for element in &self.elements {
-            let _ = element.set_state(gst::State::Null);
-            let _ = self.pipeline.remove(element);
+            take_out(&self.pipeline, element);
         }
     }
 
@@ -537,6 +535,16 @@ impl Branch {
             self.stage.visitor_stays(&self.inlet.connection);
         }
     }
+}
+
+/// Stops an element and removes it from a pipeline that plays on.
+///
+/// Locked first: a sink that was flushed prerolls again, and the pipeline, when it has, would set all its elements
+/// to play, the stopped one too.
+fn take_out(pipeline: &gst::Pipeline, element: &gst::Element) {
+    element.set_locked_state(true);
+    let _ = element.set_state(gst::State::Null);
+    let _ = pipeline.remove(element);
 }
 
 /// Links the inlet, the decoder and what takes its frames.

@@ -240,6 +240,11 @@ impl Call {
             .fold(self.timeout, Instant::min)
     }
 
+    /// Frames that came and were not given out: they built on others that were lost.
+    pub fn frames_lost(&self) -> u64 {
+        self.tracks.iter().map(|track| track.gate.dropped).sum()
+    }
+
     /// What is to be sent, until there is nothing more.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()

@@ -86,18 +86,19 @@ pub struct Session {
 impl Session {
     /// Binds the UDP sockets and starts the transport.
     pub fn start(config: SessionConfig, stage: Arc<dyn Stage>) -> std::io::Result<Arc<Self>> {
+        let metrics = Arc::new(Metrics::default());
         let sockets = {
             let _inside = crate::runtime::runtime().enter();
-            Sockets::bind(config.addresses.clone())?
+            Sockets::bind(config.addresses.clone(), metrics.datagrams_unsent())?
         };
         let (alive, over) = std::sync::mpsc::channel();
         Ok(Arc::new(Self {
             stage,
             registry: Registry::new(config.max_connections),
-            metrics: Arc::default(),
             desired_playing: watch::Sender::new(None),
             config,
-            transport: Transport::spawn(sockets),
+            transport: Transport::spawn(sockets, metrics.clone()),
+            metrics,
             alive: Mutex::new(Some(alive)),
             over: Mutex::new(over),
         }))

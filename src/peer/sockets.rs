@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::counter::Counter;
 use str0m::Candidate;
 use stun_types::attribute::XorMappedAddress;
 use stun_types::message::{BINDING, Message, MessageClass, MessageWriteVec, TransactionId};
@@ -61,19 +62,19 @@ pub struct Sockets {
     /// Where the next round of reading begins, so that no socket starves another.
     turn: usize,
     /// Datagrams that the kernel did not take.
-    pub unsent: u64,
+    unsent: Counter,
 }
 
 impl Sockets {
     /// Binds a socket to each address. Fails if there is none that can be bound.
-    pub fn bind(addresses: Addresses) -> io::Result<Self> {
+    pub fn bind(addresses: Addresses, unsent: Counter) -> io::Result<Self> {
         let mut sockets = Self {
             port: addresses.port,
             addresses,
             bound: Vec::new(),
             index: HashMap::new(),
             turn: 0,
-            unsent: 0,
+            unsent,
         };
         sockets.refresh()?;
         Ok(sockets)
@@ -202,11 +203,11 @@ impl Sockets {
     /// Sends a datagram from one of our addresses. What the kernel does not take at once is lost, as UDP may be.
     pub fn send(&mut self, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
         let Some(bound) = self.index.get(&source).map(|i| &self.bound[*i]) else {
-            self.unsent += 1;
+            self.unsent.inc();
             return;
         };
         if bound.send(destination, bytes).is_err() {
-            self.unsent += 1;
+            self.unsent.inc();
         }
     }
 

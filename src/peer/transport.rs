@@ -122,9 +122,9 @@ pub struct Transport {
 }
 
 impl Transport {
-    pub fn spawn(sockets: Sockets) -> Self {
+    pub fn spawn(sockets: Sockets, metrics: Arc<Metrics>) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        crate::runtime::runtime().spawn(Task::new(sockets).run(receiver));
+        crate::runtime::runtime().spawn(Task::new(sockets, metrics).run(receiver));
         Self { commands }
     }
 
@@ -183,6 +183,7 @@ struct Driven {
 
 struct Task {
     sockets: Sockets,
+    metrics: Arc<Metrics>,
     calls: HashMap<ConnectionId, Driven>,
     /// Whose datagrams come from there; a guess that the call confirms.
     sources: HashMap<SocketAddr, ConnectionId>,
@@ -195,9 +196,10 @@ enum Woken {
 }
 
 impl Task {
-    fn new(sockets: Sockets) -> Self {
+    fn new(sockets: Sockets, metrics: Arc<Metrics>) -> Self {
         Self {
             sockets,
+            metrics,
             calls: HashMap::new(),
             sources: HashMap::new(),
         }
@@ -343,7 +345,9 @@ impl Task {
     }
 
     fn forget(&mut self, id: &ConnectionId) {
-        self.calls.remove(id);
+        if let Some(driven) = self.calls.remove(id) {
+            self.metrics.frames_lost(driven.call.frames_lost());
+        }
         self.sources.retain(|_, owner| owner != id);
     }
 

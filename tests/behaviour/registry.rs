@@ -17,7 +17,7 @@ enum Step {
     Commit(usize),
     Leave(usize),
     Drop(usize),
-    Candidate(u8),
+    Candidates(u8, usize),
     Take(u8),
     Wait(u16),
 }
@@ -28,7 +28,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..8usize).prop_map(Step::Commit),
         2 => (0..8usize).prop_map(Step::Leave),
         3 => (0..8usize).prop_map(Step::Drop),
-        4 => (0..4u8).prop_map(Step::Candidate),
+        4 => (0..4u8, 0..20usize).prop_map(|(id, count)| Step::Candidates(id, count)),
         1 => (0..4u8).prop_map(Step::Take),
         1 => (0..4000u16).prop_map(Step::Wait),
     ]
@@ -82,13 +82,13 @@ proptest! {
                 Step::Drop(i) => if let Some(i) = at(i) {
                     held.swap_remove(i);
                 },
-                Step::Candidate(id) => {
+                Step::Candidates(id, count) => for _ in 0..count {
                     let room = early.len() < EARLY_CANDIDATES;
                     prop_assert_eq!(registry.keep_candidate(&name(id), "one", now), room);
                     if room {
                         early.push((name(id), now));
                     }
-                }
+                },
                 Step::Take(id) => {
                     let its = early.iter().filter(|(owner, _)| *owner == name(id)).count();
                     prop_assert_eq!(registry.take_candidates(&name(id), now).len(), its);
