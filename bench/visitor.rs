@@ -22,6 +22,8 @@ pub struct Visit {
     /// Status and body of an answer that was none; nothing else is told then.
     pub refused: Option<(i32, String)>,
     pub pc_id: String,
+    /// The body of the offer.
+    pub offer: String,
     /// The session description of the answer.
     pub answer: String,
     /// Nanoseconds since the epoch, when the offer was posted.
@@ -50,6 +52,8 @@ pub enum Manner {
     Silent,
     /// Polite, without a data channel.
     Mute,
+    /// Polite, with the clip on two tracks.
+    TwoTracks,
 }
 
 /// Posts an offer and does as its manner is until `stop`.
@@ -65,6 +69,8 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
     rtc.add_local_candidate(Candidate::host(local, "udp").expect("it is a host"));
     let mut change = rtc.sdp_api();
     let mid = change.add_media(MediaKind::Video, Direction::SendOnly, None, None, None);
+    let second = (manner == Manner::TwoTracks)
+        .then(|| change.add_media(MediaKind::Video, Direction::SendOnly, None, None, None));
     if manner != Manner::Mute {
         change.add_channel("results".into());
     }
@@ -92,6 +98,7 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
 
     let mut visit = Visit {
         pc_id: answer["pc_id"].as_str().expect("an id").to_owned(),
+        offer: body.to_string(),
         answer: answer["sdp"].as_str().expect("an answer").to_owned(),
         posted_at,
         answered_ms,
@@ -152,10 +159,16 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
             let frame = &frames[position % frames.len()];
             position += 1;
             let time = MediaTime::from_90khz(*number * u64::from(90_000 / clip::FPS));
-            let writer = rtc.writer(mid).expect("it was negotiated");
-            let pt = writer.payload_params().next().expect("VP8 was").pt();
-            let data = frame.data.clone();
-            writer.write(pt, now, time, data).expect("it is sent");
+            for mid in std::iter::once(mid).chain(second) {
+                let writer = rtc.writer(mid).expect("it was negotiated");
+                let pt = writer.payload_params().next().expect("VP8 was").pt();
+                let data = frame.data.clone();
+                writer.write(pt, now, time, data).expect("it is sent");
+                // Each is sent before the next is given.
+                while let Ok(Output::Transmit(t)) = rtc.poll_output() {
+                    drop(socket.send_to(&t.contents, t.destination));
+                }
+            }
             *number += 1;
             continue;
         }

@@ -4,6 +4,7 @@
 //! A reader that is too slow misses the oldest results and is told how many.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
@@ -14,15 +15,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::stream::{self, Stream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Host;
 use super::http::{Client, Problem};
 use crate::peer::connection::Output;
 use crate::peer::session::Refusal;
 
-/// Readers of all events together.
+/// Readers of results, and as many pages.
 pub const MAX_READERS: usize = 64;
 /// Between two signs of life; a reader that has gone is noticed by them.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -78,7 +79,7 @@ async fn outputs(
             Some((Ok(event), state))
         })
     };
-    serve(&host, &client, reader)
+    serve(&host.readers, &client, reader)
 }
 
 /// Messages `true`, `false` or `null`: at once, and at each change.
@@ -96,7 +97,7 @@ async fn desired_playing(
             Some((Ok(Event::default().data(text)), (wishes, place)))
         })
     };
-    serve(&host, &client, reader)
+    serve(&host.pages, &client, reader)
 }
 
 fn event(name: &str, text: &str) -> Event {
@@ -105,14 +106,14 @@ fn event(name: &str, text: &str) -> Event {
 
 /// Serves events as long as there are some, if one more reader has a place.
 fn serve<S>(
-    host: &Host,
+    places: &Arc<Semaphore>,
     client: &Client,
     reader: impl FnOnce(OwnedSemaphorePermit) -> S,
 ) -> Response
 where
     S: Stream<Item = Result<Event, Infallible>> + Send + 'static,
 {
-    let Ok(place) = host.readers.clone().try_acquire_owned() else {
+    let Ok(place) = places.clone().try_acquire_owned() else {
         return Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "too-many-readers",

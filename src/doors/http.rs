@@ -391,6 +391,13 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The word for programs.
+    pub fn error(&self) -> &'static str {
+        self.error
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::json!({ "error": self.error, "message": self.message });
@@ -412,9 +419,8 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
             Refusal::Place(Refused::Duplicate(_)) => StatusCode::CONFLICT,
-            Refusal::Place(Refused::Full(_) | Refused::Closed) | Refusal::Gone => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Refusal::Place(Refused::Full(_) | Refused::Leaving(_) | Refused::Closed)
+            | Refusal::Gone => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::NoSuchConnection(_) => StatusCode::NOT_FOUND,
             Refusal::TooOften | Refusal::TooManyCandidates => StatusCode::TOO_MANY_REQUESTS,
             Refusal::NotAuthorized => StatusCode::FORBIDDEN,

@@ -25,8 +25,9 @@ pub struct Host {
     pub launch: Arc<str>,
     /// Names of the codecs that are taken, in order of preference.
     pub video_codecs: Arc<[&'static str]>,
-    /// Places for readers of events.
+    /// Places for readers of results, and for pages that wait to be asked.
     readers: Arc<Semaphore>,
+    pages: Arc<Semaphore>,
 }
 
 impl Host {
@@ -36,6 +37,7 @@ impl Host {
             launch: launch.into(),
             video_codecs,
             readers: Arc::new(Semaphore::new(events::MAX_READERS)),
+            pages: Arc::new(Semaphore::new(events::MAX_READERS)),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What is going on: the list of connections, figures, and whether the server lives.
 //!
 //! Always there, whatever the doors. The list and the figures are for this machine only: they name every
-//! visitor, and whoever can end a connection could end everybody's.
+//! visitor, and whoever can end a connection could end everybody's. A proxy on this machine must say for whom it
+//! asks, with `Forwarded` or `X-Forwarded-For`, or it must keep these addresses to itself.
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
@@ -28,7 +30,11 @@ pub fn routes() -> Router<Host> {
 
 async fn only_from_this_machine(request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Client>();
-    if client.is_some_and(Client::is_on_this_machine) {
+    // A proxy on this machine asks for somebody else.
+    let forwarded = [header::FORWARDED.as_str(), "x-forwarded-for"]
+        .into_iter()
+        .any(|name| request.headers().contains_key(name));
+    if client.is_some_and(Client::is_on_this_machine) && !forwarded {
         return next.run(request).await;
     }
     Problem::new(
@@ -43,7 +49,9 @@ async fn connections(State(host): State<Host>) -> Response {
     Json(host.session.connections()).into_response()
 }
 
-async fn end(State(host): State<Host>, Path(id): Path<String>) -> Response {
+async fn end(State(host): State<Host>, id: Result<Path<String>, PathRejection>) -> Response {
+    // What is no text is the id of nobody.
+    let id = id.map(|Path(id)| id).unwrap_or_default();
     if host.session.end_connection(&id, None) {
         return StatusCode::NO_CONTENT.into_response();
     }

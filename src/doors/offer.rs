@@ -62,7 +62,13 @@ async fn answer(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<OfferAnswer, Problem> {
-    let request = OfferRequest::parse(body)?;
+    let request = OfferRequest::parse(body).map_err(|error| {
+        let text = error.to_string();
+        let problem = Problem::from(error);
+        let session = &host.session;
+        session.say_rejected("offer", None, problem.error(), &text);
+        problem
+    })?;
     let answered = match &request.pc_id {
         Some(id) => host.session.offer_again(id, &request.sdp).await?,
         None => {

@@ -23,6 +23,7 @@ type Counters<const N: usize> = Family<Labels<N>, Counter>;
 pub struct Metrics {
     registry: Registry,
     connections: Family<Labels<2>, Gauge>,
+    left_behind: Gauge,
     created: Counters<1>,
     rejected: Counters<2>,
     ended: Counters<1>,
@@ -56,6 +57,11 @@ impl Default for Metrics {
                 "connections",
                 "Connections that stand, by door and state",
                 Family::default()
+            ),
+            left_behind: metric!(
+                "connections_left_behind",
+                "Connections that ended with something that does not stop",
+                Gauge::default()
             ),
             created: metric!(
                 "connections_created",
@@ -164,6 +170,10 @@ impl Metrics {
         if new != Phase::Ended {
             gauge(new).inc();
         }
+    }
+
+    pub fn left_behind(&self, more: i64) {
+        self.left_behind.inc_by(more);
     }
 
     pub fn ended(&self, reason: EndReason) {

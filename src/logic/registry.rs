@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 pub const EARLY_CANDIDATES: usize = 64;
 /// How long one waits.
 pub const EARLY_FOR: Duration = Duration::from_secs(10);
+/// Connections that may be on their way out at once, or as many as may be present if that is more.
+pub const MAX_LEAVING: usize = 16;
 
 /// Our own unguessable name of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +45,8 @@ impl From<&str> for ConnectionId {
 pub enum Refused {
     #[error("{}", full(*.0))]
     Full(u32),
+    #[error("{0} visitors who have left are still being taken apart; try again later")]
+    Leaving(usize),
     #[error("a connection with the id {0:?} exists already")]
     Duplicate(String),
     #[error("the server is shutting down")]
@@ -80,15 +84,36 @@ struct Inner<T> {
     closed: bool,
 }
 
+/// Where a candidate goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Candidate<T> {
+    For(T),
+    Kept,
+    /// Too many wait already.
+    NoRoom,
+}
+
+impl<T: Clone> Inner<T> {
+    fn find(&self, id: &str) -> Option<T> {
+        let mut entries = self.entries.iter().filter(|(_, entry)| !entry.leaving);
+        let (_, entry) =
+            entries.find(|(own, e)| own.as_str() == id || e.external_id.as_deref() == Some(id))?;
+        entry.handle.clone()
+    }
+}
+
 impl<T> Inner<T> {
     fn present(&self) -> impl Iterator<Item = &Entry<T>> {
         self.entries.values().filter(|entry| !entry.leaving)
     }
 
-    fn is_full(&self) -> bool {
-        let limit = u64::from(self.limit);
+    fn refuses(&self) -> Option<Refused> {
+        if self.present().count() as u64 >= u64::from(self.limit) {
+            return Some(Refused::Full(self.limit));
+        }
         // Those that do not get away in time are not let grow without bound either.
-        self.present().count() as u64 >= limit || self.entries.len() as u64 >= 2 * limit
+        let leaving = self.entries.values().filter(|entry| entry.leaving).count();
+        (leaving >= MAX_LEAVING.max(self.limit as usize)).then_some(Refused::Leaving(leaving))
     }
 }
 
@@ -134,8 +159,8 @@ impl<T: Clone> Registry<T> {
             {
                 return Err(Refused::Duplicate(id.to_owned()));
             }
-            if inner.is_full() {
-                return Err(Refused::Full(inner.limit));
+            if let Some(refused) = inner.refuses() {
+                return Err(refused);
             }
             let id = ConnectionId::random();
             inner.entries.insert(
@@ -155,27 +180,26 @@ impl<T: Clone> Registry<T> {
 
     /// The connection of that id, ours or the client's, if its answer was handed out and it is not being ended.
     pub fn find(&self, id: &str) -> Option<T> {
-        self.with(|inner| {
-            let mut entries = inner.entries.iter().filter(|(_, entry)| !entry.leaving);
-            let (_, entry) = entries
-                .find(|(own, e)| own.as_str() == id || e.external_id.as_deref() == Some(id))?;
-            entry.handle.clone()
-        })
+        self.with(|inner| inner.find(id))
     }
 
-    /// Keeps a candidate for the offer that it has overtaken; says whether there was room.
-    pub fn keep_candidate(&self, external_id: &str, candidate: &str, now: Instant) -> bool {
+    /// Takes a candidate of a client: for its connection, or kept for the offer that it has overtaken.
+    pub fn candidate(&self, id: &str, candidate: &str, now: Instant) -> Candidate<T> {
         self.with(|inner| {
-            forget_old(&mut inner.early, now);
-            let room = inner.early.len() < EARLY_CANDIDATES && !inner.closed;
-            if room {
-                inner.early.push_back(Early {
-                    external_id: external_id.to_owned(),
-                    candidate: candidate.to_owned(),
-                    came: now,
-                });
+            // Under the one lock that also commits: none is kept that nobody will ask for.
+            if let Some(handle) = inner.find(id) {
+                return Candidate::For(handle);
             }
-            room
+            forget_old(&mut inner.early, now);
+            if inner.early.len() >= EARLY_CANDIDATES || inner.closed {
+                return Candidate::NoRoom;
+            }
+            inner.early.push_back(Early {
+                external_id: id.to_owned(),
+                candidate: candidate.to_owned(),
+                came: now,
+            });
+            Candidate::Kept
         })
     }
 
@@ -316,14 +340,15 @@ mod tests {
     #[test]
     fn those_that_do_not_get_away_are_bounded() {
         let registry = Registry::<u32>::new(2);
-        let stuck: Vec<_> = (0..4)
+        let stuck: Vec<_> = (0..MAX_LEAVING)
             .map(|_| {
                 let place = registry.reserve(None).unwrap();
                 place.leave();
                 place
             })
             .collect();
-        assert_eq!(registry.reserve(None).err(), Some(Refused::Full(2)));
+        let refused = registry.reserve(None).err();
+        assert_eq!(refused, Some(Refused::Leaving(MAX_LEAVING)));
         drop(stuck);
         assert!(registry.reserve(None).is_ok());
     }
@@ -332,17 +357,21 @@ mod tests {
     fn candidates_wait_for_their_offer_so_many_and_so_long() {
         let registry = Registry::<u32>::new(2);
         let start = Instant::now();
-        assert!(registry.keep_candidate("a", "first", start));
-        assert!(registry.keep_candidate("b", "other", start + EARLY_FOR / 2));
-        assert!(registry.keep_candidate("a", "second", start + EARLY_FOR / 2));
+        let came = |id: &str, text: &str, at: Instant| registry.candidate(id, text, at);
+        assert_eq!(came("a", "first", start), Candidate::Kept);
+        assert_eq!(came("b", "other", start + EARLY_FOR / 2), Candidate::Kept);
+        assert_eq!(came("a", "second", start + EARLY_FOR / 2), Candidate::Kept);
         let taken = registry.take_candidates("a", start + EARLY_FOR);
         assert_eq!(taken, ["second"], "the first has waited too long");
         assert!(registry.take_candidates("a", start + EARLY_FOR).is_empty());
         let now = start + EARLY_FOR;
         for _ in 1..EARLY_CANDIDATES {
-            assert!(registry.keep_candidate("c", "one of many", now));
+            assert_eq!(came("c", "one of many", now), Candidate::Kept);
         }
-        assert!(!registry.keep_candidate("c", "one too many", now));
+        assert_eq!(came("c", "one too many", now), Candidate::NoRoom);
+        let place = registry.reserve(Some("d")).unwrap();
+        place.commit(4).unwrap();
+        assert_eq!(came("d", "of one that stands", now), Candidate::For(4));
         assert_eq!(registry.take_candidates("b", now), ["other"]);
     }
 

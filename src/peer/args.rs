@@ -138,7 +138,9 @@ fn setting(
             property: property.to_owned(),
         })?;
     let flags = spec.flags();
-    if !flags.contains(glib::ParamFlags::WRITABLE)
+    // A name or parent is changed only outside of a bin.
+    if matches!(property, "name" | "parent")
+        || !flags.contains(glib::ParamFlags::WRITABLE)
         || flags.contains(glib::ParamFlags::CONSTRUCT_ONLY)
     {
         return Err(ArgsError::ReadOnly {

@@ -33,8 +33,9 @@ const AFTER_FLUSH: Duration = Duration::from_millis(500);
 
 /// What a branch tells its connection; called from any thread, must not block.
 pub trait BranchOwner: Send + Sync {
-    /// A stream goes to a pad or a chain from now on; its first frame comes when this returns.
-    fn opened(&self, outlet: Outlet);
+    /// A stream goes to a pad or a chain from now on; its first frame comes when this returns. Not if it comes
+    /// too late: everything was said of the connection.
+    fn opened(&self, outlet: Outlet) -> bool;
     /// The first frame was decoded: the branch can be opened towards the user.
     fn first_frame(&self, mid: &str);
     /// What the user built takes nothing more, and says so without an error.
@@ -59,10 +60,18 @@ pub struct Outlet {
     pub stream: StreamRecord,
     pub media: Media,
     pub chain: Option<gst::Bin>,
+    pub pad: Option<gst::glib::GString>,
+    since: Instant,
     raw: Arc<Pump>,
 }
 
 impl Outlet {
+    /// What went through, what did not, and how long it lasted.
+    pub fn account(&self) -> (u64, u64, Duration) {
+        let (buffers, dropped) = self.raw.counts();
+        (buffers, dropped, self.since.elapsed())
+    }
+
     /// Sets what is meant for elements of its chain and sends the rest down the stream.
     pub fn give(&self, args: &Args) {
         if let Some(chain) = &self.chain {
@@ -328,7 +337,6 @@ pub struct Branch {
 }
 
 struct Started {
-    at: Instant,
     chain: Option<gst::Bin>,
 }
 
@@ -411,7 +419,7 @@ impl Branch {
                 None
             }
         };
-        if let Some(owner) = self.owner.upgrade() {
+        let opened = self.owner.upgrade().is_some_and(|owner| {
             owner.opened(Outlet {
                 stream: StreamRecord {
                     stream_id: self.inlet.stream_id.clone(),
@@ -420,23 +428,16 @@ impl Branch {
                 },
                 media,
                 chain: chain.clone(),
+                pad,
+                since: Instant::now(),
                 raw: self.raw.clone(),
-            });
-        }
-        self.started = Some(Started {
-            at: Instant::now(),
-            chain,
+            })
         });
+        self.started = Some(Started { chain });
+        if !opened {
+            return Err(gst::glib::bool_error!("the connection is over").into());
+        }
         self.say_stays();
-        self.stage.post(
-            gst::Structure::builder("rtc-stream-started")
-                .field("connection-id", self.inlet.connection.as_str())
-                .field("stream-id", &self.inlet.stream_id)
-                .field("media", media.as_str())
-                .field("codec", self.inlet.codec.as_str())
-                .field_if_some("pad", pad)
-                .build(),
-        );
         self.raw.start()?;
         Ok(())
     }
@@ -486,23 +487,6 @@ impl Branch {
         if then_eos && started.chain.is_none() && !self.raw.finish_flushed(AFTER_FLUSH) {
             self.raw.flush();
         }
-    }
-
-    /// What is to be said of the branch's end, where a start was said.
-    pub fn farewell(&self, reason: &str) -> Option<gst::Structure> {
-        let started = self.started.as_ref()?;
-        let (buffers, dropped) = self.raw.counts();
-        Some(
-            gst::Structure::builder("rtc-stream-ended")
-                .field("connection-id", self.inlet.connection.as_str())
-                .field("stream-id", &self.inlet.stream_id)
-                .field("media", self.inlet.codec.media().as_str())
-                .field("reason", reason)
-                .field("buffers", buffers)
-                .field("dropped", dropped)
-                .field("duration", started.at.elapsed().as_nanos() as u64)
-                .build(),
-        )
     }
 
     /// Takes everything apart, waiting for a push under way.

@@ -86,6 +86,8 @@ pub enum CallEvent {
         data: Vec<u8>,
         binary: bool,
     },
+    /// A data channel has opened, the first one.
+    Channel,
     /// Nothing follows.
     Ended {
         reason: EndReason,
@@ -364,6 +366,9 @@ impl Call {
             }
             Event::MediaData(data) => self.on_media(data, now),
             Event::ChannelOpen(id, label) if self.channels.len() < MAX_CHANNELS => {
+                if self.channels.is_empty() {
+                    self.events.push_back(CallEvent::Channel);
+                }
                 self.channels.push((id, label));
             }
             Event::ChannelClose(id) => self.channels.retain(|(open, _)| *open != id),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use gst::prelude::*;
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use super::args::{Args, ArgsError};
 use super::branch::{BranchOwner, Counters, Inlet, Outlet};
@@ -59,6 +59,17 @@ pub struct Terms {
     pub time_limit: Option<Duration>,
 }
 
+/// What every connection of a session is given.
+#[derive(Clone)]
+pub struct Shared {
+    pub stage: Arc<dyn Stage>,
+    pub transport: Transport,
+    pub terms: Terms,
+    pub metrics: Arc<Metrics>,
+    /// What visitors are asked to do.
+    pub wish: watch::Receiver<Option<bool>>,
+}
+
 /// What a reader of a connection's results gets.
 #[derive(Debug, Clone)]
 pub enum Output {
@@ -97,10 +108,15 @@ pub struct Connection {
     outputs: Mutex<Option<broadcast::Sender<Output>>>,
     /// What the application has set so far, for streams that start later.
     args: Mutex<Args>,
-    /// Streams that have started.
-    outlets: Mutex<Vec<Outlet>>,
-    /// What each inference element of the chains has said last.
-    books: Mutex<HashMap<gst::glib::GString, Counts>>,
+    /// Streams that have started; absent when their ends were said.
+    outlets: Mutex<Option<Vec<Outlet>>>,
+    /// What each inference element of the chains has said last, by its path; absent when they were closed.
+    books: Mutex<Option<HashMap<gst::glib::GString, Counts>>>,
+    /// The most that draining may take, once the whole server stops.
+    hurry: OnceLock<Duration>,
+    left_behind: AtomicBool,
+    /// What visitors are asked to do.
+    wish: watch::Receiver<Option<bool>>,
     /// Chains whose EOS came, by the bin's name.
     drained: Mutex<Vec<gst::glib::GString>>,
     drained_more: Condvar,
@@ -124,13 +140,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Connection {
     pub fn new(
         visitor: Visitor,
-        stage: Arc<dyn Stage>,
-        transport: Transport,
+        shared: Shared,
         place: Place<Arc<Connection>>,
-        terms: Terms,
-        metrics: Arc<Metrics>,
         alive: std::sync::mpsc::Sender<()>,
     ) -> (Arc<Self>, Life) {
+        let Shared {
+            stage,
+            transport,
+            terms,
+            metrics,
+            wish,
+        } = shared;
         let (jobs, receiver) = mpsc::channel(JOBS);
         let now = Instant::now();
         let wall = SystemTime::now()
@@ -157,8 +177,11 @@ impl Connection {
             )),
             outputs: Mutex::new(Some(broadcast::Sender::new(OUTPUTS))),
             args: Mutex::default(),
-            outlets: Mutex::default(),
-            books: Mutex::default(),
+            outlets: Mutex::new(Some(Vec::new())),
+            books: Mutex::new(Some(HashMap::new())),
+            hurry: OnceLock::new(),
+            left_behind: AtomicBool::new(false),
+            wish,
             drained: Mutex::default(),
             drained_more: Condvar::new(),
             pipeline: private_pipeline(place.id(), me.clone()),
@@ -214,7 +237,11 @@ impl Connection {
             remote_address: self.visitor.remote.to_string(),
             created_at: self.created_at,
             had_media: self.had_media.load(Ordering::Relaxed),
-            streams: streams.iter().map(|outlet| outlet.stream.clone()).collect(),
+            streams: streams
+                .iter()
+                .flatten()
+                .map(|outlet| outlet.stream.clone())
+                .collect(),
             data: self.visitor.data.clone(),
         }
     }
@@ -228,10 +255,21 @@ impl Connection {
         first
     }
 
-    /// Ends it without waiting for what is behind its pads.
-    pub fn end_abruptly(&self, reason: EndReason) {
-        self.abrupt.store(true, Ordering::Relaxed);
-        self.end(reason, None);
+    /// Ends it with the whole server, draining for at most `limit`; where that is abrupt, without waiting for what
+    /// is behind its pads.
+    pub fn end_with_the_server(&self, abrupt: bool, limit: Duration) {
+        self.abrupt.store(abrupt, Ordering::Relaxed);
+        // Told twice, by EOS and then by NULL, the first limit counts.
+        let _ = self.hurry.set(limit);
+        self.end(EndReason::ServerShutdown, None);
+    }
+
+    /// The visitor can be told something from now on.
+    pub fn on_channel(&self) {
+        let wish = *self.wish.borrow();
+        if let Some(playing) = wish {
+            self.ask_to_play(playing);
+        }
     }
 
     /// Sends something on the channel of that label, or on the oldest open one; what finds no way is told on
@@ -262,7 +300,7 @@ impl Connection {
     /// Sets properties of the chains' elements and sends the rest down every stream; all of it or nothing.
     pub fn set_args(&self, args: &gst::StructureRef) -> Result<(), ArgsError> {
         let given = Args::read(args);
-        let outlets = lock(&self.outlets).clone();
+        let outlets = lock(&self.outlets).clone().unwrap_or_default();
         let mut waiting = Vec::new();
         for media in [Media::Video, Media::Audio] {
             let started = outlets
@@ -282,7 +320,7 @@ impl Connection {
             *kept = kept.with(&given)?;
         }
         // Those too that have started meanwhile: each stream reads what is kept when it is in the list.
-        let outlets = lock(&self.outlets).clone();
+        let outlets = lock(&self.outlets).clone().unwrap_or_default();
         for outlet in &outlets {
             outlet.give(&given);
         }
@@ -365,27 +403,33 @@ impl Connection {
 
     /// Lives the connection's life, from the handed-out answer to the last word.
     pub async fn live(self: Arc<Self>, mut life: Life) {
-        let mut scene = Scene::new(&self);
+        let since = Instant::now();
         let mut time_limit = None;
+        // Absent while a job has it, and for good when that job does not come back.
+        let mut scene = Some(Scene::new(&self));
+        let mut at_work: Option<oneshot::Receiver<Scene>> = None;
         while self.end.get().is_none() {
-            let job = tokio::select! {
+            tokio::select! {
                 biased;
                 () = self.ending.notified() => break,
                 () = reached(time_limit) => {
                     self.end(EndReason::TimeLimit, None);
-                    break;
                 }
-                Some(job) = life.jobs.recv() => job,
-            };
-            if matches!(job, Job::Connected) {
-                time_limit = life.terms.time_limit.map(|limit| Instant::now() + limit);
-                self.enter(Phase::Playing);
+                back = returned(&mut at_work) => scene = back,
+                Some(job) = life.jobs.recv(), if scene.is_some() => {
+                    if matches!(job, Job::Connected) {
+                        time_limit = life.terms.time_limit.map(|limit| Instant::now() + limit);
+                        self.enter(Phase::Playing);
+                    } else if let Some(mut scene) = scene.take() {
+                        at_work = Some(on_a_thread(move |done| {
+                            scene.play_or_fail(job);
+                            if let Err(scene) = done.send(scene) {
+                                scene.abandon();
+                            }
+                        }));
+                    }
+                }
             }
-            scene = on_a_blocking_thread(move || {
-                scene.play_or_fail(job);
-                scene
-            })
-            .await;
         }
         // Somebody else may come from here on, whatever this one's chain still does.
         life.place.leave();
@@ -395,13 +439,72 @@ impl Connection {
             self.send_text(last_text(end));
         }
         self.transport.send(Command::Close(self.id.clone())).await;
-        let (lasted, alive) = on_a_blocking_thread(move || scene.end(life)).await;
-        lock(&self.outlets).clear();
+        let drain = match self.hurry.get() {
+            Some(limit) => life.terms.drain_timeout.min(*limit),
+            None => life.terms.drain_timeout,
+        };
+        if scene.is_none() {
+            scene = tokio::time::timeout(drain, returned(&mut at_work))
+                .await
+                .unwrap_or_default();
+        }
+        match scene {
+            Some(scene) => {
+                let place = life.place;
+                // A panic in it is as good as its end.
+                let _ = on_a_thread(move |done| {
+                    scene.end(place, drain);
+                    // Whoever waits has gone only with the runtime.
+                    let _ = done.send(());
+                })
+                .await;
+            }
+            // The job has it still, and takes it apart when it comes back to find nobody.
+            None => self.was_left_behind(),
+        }
+        drop(at_work);
+        self.say_streams_ended(end.reason);
         self.close_books();
-        self.say_end(end, lasted);
+        self.say_end(end, since.elapsed());
         self.stage.visitor_left(&self.id);
-        drop(alive);
+        drop(life.alive);
         crate::runtime::tidy_memory_soon();
+    }
+
+    /// Something of it does not stop.
+    pub fn was_left_behind(&self) {
+        self.left_behind.store(true, Ordering::Relaxed);
+        self.metrics.left_behind(1);
+        gst::warning!(
+            super::CAT,
+            "{}: something of it does not stop and is left behind",
+            self.id
+        );
+    }
+
+    /// Everything of it is freed, be it late.
+    pub fn was_taken_apart(&self) {
+        if self.left_behind.swap(false, Ordering::Relaxed) {
+            self.metrics.left_behind(-1);
+        }
+    }
+
+    fn say_streams_ended(&self, reason: EndReason) {
+        let outlets = lock(&self.outlets).take().unwrap_or_default();
+        for outlet in outlets {
+            let (buffers, dropped, duration) = outlet.account();
+            self.stage.post(
+                gst::Structure::builder("rtc-stream-ended")
+                    .field("connection-id", self.id.as_str())
+                    .field("stream-id", &outlet.stream.stream_id)
+                    .field("media", outlet.stream.media)
+                    .field("reason", reason.as_str())
+                    .field("buffers", buffers)
+                    .field("dropped", dropped)
+                    .field("duration", duration.as_nanos() as u64)
+                    .build(),
+            );
+        }
     }
 
     /// Says that the answer was handed out.
@@ -490,6 +593,9 @@ impl Connection {
             pending: count("pending"),
         };
         let mut books = lock(&self.books);
+        let Some(books) = books.as_mut() else {
+            return;
+        };
         if books.len() < MAX_BOOKS || books.contains_key(&element) {
             let before = books.insert(element, now).unwrap_or_default();
             self.metrics.inference(&before, &now);
@@ -498,7 +604,8 @@ impl Connection {
 
     /// What an element that was left behind still had is lost.
     fn close_books(&self) {
-        for (_, last) in lock(&self.books).drain() {
+        let books = lock(&self.books).take();
+        for last in books.into_iter().flatten().map(|(_, last)| last) {
             let mut closed = last;
             closed.dropped.closed += closed.pending;
             closed.pending = 0;
@@ -516,14 +623,14 @@ impl Connection {
                 gst::warning!(super::CAT, "{}: {detail} ({:?})", self.id, error.debug());
                 self.fail(detail);
             }
-            Element(element) => match forwarded_eos(element) {
+            Element(element) => match forwarded_eos(pipeline, element) {
                 Some(source) => self.on_chain_eos(source),
                 None if element.has_name("GstBinForwarded") => {}
                 None => {
                     if element.has_name("inference-stats")
                         && let (Some(source), Some(said)) = (element.src(), element.structure())
                     {
-                        self.keep_books(source.name(), said);
+                        self.keep_books(source.path_string(), said);
                     }
                     self.stage.repost(message.clone());
                 }
@@ -570,12 +677,25 @@ impl Connection {
 }
 
 impl BranchOwner for Connection {
-    fn opened(&self, outlet: Outlet) {
-        lock(&self.outlets).push(outlet.clone());
+    fn opened(&self, outlet: Outlet) -> bool {
+        match lock(&self.outlets).as_mut() {
+            Some(outlets) => outlets.push(outlet.clone()),
+            None => return false,
+        }
+        self.stage.post(
+            gst::Structure::builder("rtc-stream-started")
+                .field("connection-id", self.id.as_str())
+                .field("stream-id", &outlet.stream.stream_id)
+                .field("media", outlet.stream.media)
+                .field("codec", outlet.stream.codec)
+                .field_if_some("pad", outlet.pad.as_deref())
+                .build(),
+        );
         let args = lock(&self.args).clone();
         if !args.is_empty() {
             outlet.give(&args);
         }
+        true
     }
 
     fn first_frame(&self, mid: &str) {
@@ -653,9 +773,26 @@ async fn reached(time: Option<Instant>) {
     }
 }
 
-async fn on_a_blocking_thread<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
-    match crate::runtime::runtime().spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+/// The scene that a job gives back; for ever nothing where no job is at work.
+async fn returned(at_work: &mut Option<oneshot::Receiver<Scene>>) -> Option<Scene> {
+    match at_work {
+        Some(job) => {
+            let scene = job.await.ok();
+            *at_work = None;
+            scene
+        }
+        None => std::future::pending().await,
     }
+}
+
+/// Does something that may block, on a thread of its own: no pool that others could have used up.
+fn on_a_thread<R: Send + 'static>(
+    work: impl FnOnce(oneshot::Sender<R>) + Send + 'static,
+) -> oneshot::Receiver<R> {
+    let (done, over) = oneshot::channel();
+    // Without a thread the receiver is told that nothing comes.
+    let _ = std::thread::Builder::new()
+        .name("rtc-scene".into())
+        .spawn(move || work(done));
+    over
 }

@@ -3,18 +3,22 @@
 //! Only the connection's own task touches this, on a thread that may block.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
 use super::branch::{Branch, BranchError, BranchOwner, Inlet};
-use super::connection::{Connection, Life};
-use crate::logic::registry::ConnectionId;
+use super::connection::Connection;
+use crate::logic::registry::{ConnectionId, Place};
 
 /// What a connection's elements are given to stop, once EOS has left them or they were flushed.
 const TAKE_APART: Duration = Duration::from_secs(1);
+/// What flushing them may take before.
+const FLUSH: Duration = Duration::from_millis(500);
+/// What ending takes at most, beyond the time to drain.
+pub const BEYOND_DRAIN: Duration = Duration::from_millis(1500);
 
 /// A pipeline whose messages reach the connection and nobody else.
 pub fn private_pipeline(id: &ConnectionId, connection: Weak<Connection>) -> gst::Pipeline {
@@ -46,7 +50,6 @@ pub struct Scene {
     pipeline: gst::Pipeline,
     group: gst::GroupId,
     branches: Vec<Branch>,
-    since: Instant,
     playing: bool,
 }
 
@@ -57,7 +60,6 @@ impl Scene {
             pipeline: connection.pipeline().clone(),
             group: gst::GroupId::next(),
             branches: Vec::new(),
-            since: Instant::now(),
             playing: false,
         }
     }
@@ -98,63 +100,82 @@ impl Scene {
         Ok(())
     }
 
-    /// EOS down every branch, then everything is freed. Says how long the connection lasted; what keeps the
-    /// session waiting is dropped after the last word.
-    pub fn end(mut self, life: Life) -> (Duration, Sender<()>) {
-        let lasted = self.since.elapsed();
-        let reason = self.connection.end_reason().map_or("", |r| r.as_str());
-        let deadline = Instant::now() + life.terms.drain_timeout;
+    /// EOS down every branch, then everything is freed. What is stuck is left behind on a thread of its own, which
+    /// keeps `place` until it is through.
+    pub fn end(mut self, place: Place<Arc<Connection>>, drain: Duration) {
+        let deadline = Instant::now() + drain;
         // Whoever makes the pipeline stop at once has stopped what is behind the pads; chains are still ours.
         let abrupt = self.connection.is_abrupt();
         let drains = |branch: &Branch| !abrupt || branch.chain().is_some();
         for branch in self.branches.iter().filter(|branch| drains(branch)) {
             branch.finish();
         }
-        for branch in &self.branches {
-            let drained = drains(branch)
-                && branch.wait_eos(deadline.saturating_duration_since(Instant::now()))
-                && branch
-                    .chain()
-                    .is_none_or(|chain| self.connection.wait_drained(chain, deadline));
-            if !drained {
-                gst::debug!(super::CAT, "{} is flushed", branch.inlet.stream_id);
-                branch.flush(!abrupt);
-            }
-        }
+        let stuck: Vec<bool> = self
+            .branches
+            .iter()
+            .map(|branch| {
+                let drained = drains(branch)
+                    && branch.wait_eos(deadline.saturating_duration_since(Instant::now()))
+                    && branch
+                        .chain()
+                        .is_none_or(|chain| self.connection.wait_drained(chain, deadline));
+                !drained
+            })
+            .collect();
+        let limit = match stuck.contains(&true) {
+            true => FLUSH + TAKE_APART,
+            false => TAKE_APART,
+        };
         let branches = std::mem::take(&mut self.branches);
-        let farewells: Vec<_> = branches.iter().filter_map(|b| b.farewell(reason)).collect();
-        let pipeline = self.pipeline.clone();
+        let connection = self.connection.clone();
+        let of = connection.clone();
         let (done, over) = std::sync::mpsc::channel::<()>();
-        // On a thread of its own: what a stuck chain never gives back must not hold up the last word.
+        // Not even a flush is sure to return: a sink that hangs holds the lock that flushing takes.
         let taking_apart = std::thread::Builder::new()
             .name("rtc-end".into())
             .spawn(move || {
-                branches.into_iter().for_each(Branch::stop);
-                let _ = pipeline.set_state(gst::State::Null);
-                if let Some(bus) = pipeline.bus() {
-                    bus.unset_sync_handler();
-                    bus.set_flushing(true);
+                for (branch, _) in branches.iter().zip(stuck).filter(|(_, stuck)| *stuck) {
+                    gst::debug!(super::CAT, "{} is flushed", branch.inlet.stream_id);
+                    branch.flush(!abrupt);
                 }
-                drop(done);
+                branches.into_iter().for_each(Branch::stop);
+                self.stop_pipeline();
+                drop((place, done));
+                of.was_taken_apart();
             });
-        if taking_apart.is_err() || over.recv_timeout(TAKE_APART) == Err(RecvTimeoutError::Timeout)
-        {
-            gst::warning!(
-                super::CAT,
-                "{}: something of it does not stop and is left behind",
-                self.connection.id()
-            );
+        if taking_apart.is_err() || over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            connection.was_left_behind();
         }
-        for farewell in farewells {
-            self.connection.stage().post(farewell);
+    }
+
+    /// For a scene whose connection is over: everything is flushed and freed, however long it takes.
+    pub fn abandon(mut self) {
+        for branch in std::mem::take(&mut self.branches) {
+            branch.flush(false);
+            branch.stop();
         }
-        drop(life.place);
-        (lasted, life.alive)
+        self.stop_pipeline();
+        self.connection.was_taken_apart();
+    }
+
+    fn stop_pipeline(&self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
+        if let Some(bus) = self.pipeline.bus() {
+            bus.unset_sync_handler();
+            bus.set_flushing(true);
+        }
     }
 }
 
 /// The bin whose EOS a message forwards.
-pub fn forwarded_eos(message: &gst::message::Element) -> Option<gst::glib::GString> {
+pub fn forwarded_eos(
+    pipeline: &gst::Pipeline,
+    message: &gst::message::Element,
+) -> Option<gst::glib::GString> {
+    // A bin within a chain may forward for itself; that is its own business.
+    if message.src() != Some(pipeline.upcast_ref()) {
+        return None;
+    }
     let structure = message.structure()?;
     if !structure.has_name("GstBinForwarded") {
         return None;

@@ -4,27 +4,33 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
 use super::call::{Call, CallConfig, CallError};
-use super::connection::{Connection, Output, Terms, Visitor};
+use super::connection::{Connection, Output, Shared, Terms, Visitor};
+use super::scene::BEYOND_DRAIN;
 use super::sockets::{Addresses, Sockets};
 use super::stage::Stage;
 use super::transport::{Command, OfferRefused, Transport};
-use crate::logic::connection::EndReason;
+use crate::logic::connection::{EndReason, Phase};
 use crate::logic::metrics::Metrics;
-use crate::logic::registry::{ConnectionId, Refused, Registry};
+use crate::logic::registry::{Candidate, ConnectionId, Place, Refused, Registry};
 use crate::logic::wire::record::ConnectionRecord;
 use crate::logic::wire::sdp::{SdpError, check_candidate, check_offer};
 
 /// The transport's task is never busy for longer.
 const RELEASE_TIME: Duration = Duration::from_secs(1);
 
+/// Questions for ICE servers that the application is asked at once; more wait.
+const ASKING: usize = 16;
+
 pub struct SessionConfig {
     pub call: CallConfig,
     pub addresses: Addresses,
     pub max_connections: u32,
     pub terms: Terms,
+    /// What stopping may take.
+    pub shutdown_timeout: Duration,
 }
 
 /// Why a visitor is turned away.
@@ -52,7 +58,7 @@ impl Refusal {
     /// A word for programs; the text is for people.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Place(Refused::Full(_)) => "too-many-connections",
+            Self::Place(Refused::Full(_) | Refused::Leaving(_)) => "too-many-connections",
             Self::Place(Refused::Duplicate(_)) => "duplicate-id",
             Self::Place(Refused::Closed) | Self::Gone => "shutting-down",
             Self::Sdp(_) | Self::Call(_) => "invalid-sdp",
@@ -78,6 +84,8 @@ pub struct Session {
     transport: Transport,
     /// What visitors are asked to do; `None` leaves it to them.
     desired_playing: watch::Sender<Option<bool>>,
+    /// Places to ask the application for ICE servers.
+    asking: Arc<Semaphore>,
     /// Cloned into every connection; taken when no more may come.
     alive: Mutex<Option<Sender<()>>>,
     over: Mutex<Receiver<()>>,
@@ -99,6 +107,7 @@ impl Session {
             config,
             transport: Transport::spawn(sockets, metrics.clone()),
             metrics,
+            asking: Arc::new(Semaphore::new(ASKING)),
             alive: Mutex::new(Some(alive)),
             over: Mutex::new(over),
         }))
@@ -106,27 +115,45 @@ impl Session {
 
     /// Answers a visitor's first offer and makes the connection.
     pub async fn offer(&self, visitor: Visitor, sdp: &str) -> Result<Answered, Refusal> {
-        let (door, external) = (visitor.door, visitor.external_id.clone());
+        let (door, external_id) = (visitor.door, visitor.external_id.clone());
+        let mut undecided = Undecided {
+            session: self,
+            door,
+            external_id: external_id.clone(),
+            decided: false,
+        };
         let answered = self.admit(visitor, sdp).await;
+        undecided.decided = true;
         if let Err(refusal) = &answered {
-            self.metrics.rejected(door, refusal.code());
-            let message = gst::Structure::builder("rtc-connection-rejected")
-                .field("door", door)
-                .field_if_some("external-id", external)
-                .field("error", refusal.to_string())
-                .field("limit", self.config.max_connections);
-            self.stage.post(message.build());
+            self.say_rejected(door, external_id, refusal.code(), &refusal.to_string());
         }
         answered
+    }
+
+    /// A request that was refused, here or at the door.
+    pub fn say_rejected(
+        &self,
+        door: &'static str,
+        external_id: Option<String>,
+        code: &'static str,
+        error: &str,
+    ) {
+        self.metrics.rejected(door, code);
+        self.stage.post(
+            gst::Structure::builder("rtc-connection-rejected")
+                .field("door", door)
+                .field_if_some("external-id", external_id)
+                .field("error", error)
+                .field("limit", self.config.max_connections)
+                .build(),
+        );
     }
 
     async fn admit(&self, visitor: Visitor, sdp: &str) -> Result<Answered, Refusal> {
         let offer = check_offer(sdp, &[])?;
         let place = self.registry.reserve(visitor.external_id.as_deref())?;
         let external_id = visitor.external_id.clone();
-        if !self.authorize(&visitor).await {
-            return Err(Refusal::NotAuthorized);
-        }
+        let place = self.authorize(&visitor, place).await?;
         let (reply, candidates) = oneshot::channel();
         self.transport.send(Command::Candidates(reply)).await;
         let candidates = candidates.await.map_err(|_| Refusal::Gone)?;
@@ -139,11 +166,14 @@ impl Session {
             .clone();
         let (connection, life) = Connection::new(
             visitor,
-            self.stage.clone(),
-            self.transport.clone(),
+            Shared {
+                stage: self.stage.clone(),
+                transport: self.transport.clone(),
+                terms: self.config.terms,
+                metrics: self.metrics.clone(),
+                wish: self.desired_playing(),
+            },
             place,
-            self.config.terms,
-            self.metrics.clone(),
             alive.ok_or(Refusal::Gone)?,
         );
         // From here on nothing waits: a client that hangs up meanwhile leaves no half of a connection.
@@ -165,7 +195,12 @@ impl Session {
         Ok(Answered { id, sdp: answer })
     }
 
-    async fn authorize(&self, visitor: &Visitor) -> bool {
+    /// The place goes with the question: a client that hangs up meanwhile does not make room for another one's.
+    async fn authorize(
+        &self,
+        visitor: &Visitor,
+        place: Place<Arc<Connection>>,
+    ) -> Result<Place<Arc<Connection>>, Refusal> {
         let stage = self.stage.clone();
         let visitor = gst::Structure::builder("rtc-visitor")
             .field("door", visitor.door)
@@ -174,9 +209,10 @@ impl Session {
             .field("data", &visitor.data)
             .field_if_some("authorization", visitor.authorization.as_deref())
             .build();
-        let asked = crate::runtime::runtime().spawn_blocking(move || stage.authorize(visitor));
+        let ask = move || stage.authorize(visitor).then_some(place);
+        let asked = crate::runtime::runtime().spawn_blocking(ask).await;
         // A handler that panics lets nobody in.
-        asked.await.unwrap_or(false)
+        asked.ok().flatten().ok_or(Refusal::NotAuthorized)
     }
 
     async fn add_candidate(&self, id: &ConnectionId, candidate: String) {
@@ -191,11 +227,13 @@ impl Session {
         let Some(candidate) = check_candidate(candidate)? else {
             return Ok(());
         };
-        if let Some(connection) = self.registry.find(id) {
-            self.add_candidate(connection.id(), candidate).await;
-        } else if !self.registry.keep_candidate(id, &candidate, Instant::now()) {
-            self.metrics.early_candidate_dropped();
-            return Err(Refusal::TooManyCandidates);
+        match self.registry.candidate(id, &candidate, Instant::now()) {
+            Candidate::For(connection) => self.add_candidate(connection.id(), candidate).await,
+            Candidate::Kept => {}
+            Candidate::NoRoom => {
+                self.metrics.early_candidate_dropped();
+                return Err(Refusal::TooManyCandidates);
+            }
         }
         Ok(())
     }
@@ -206,7 +244,14 @@ impl Session {
         let visitor = gst::Structure::builder("rtc-visitor")
             .field("remote-address", remote.to_string())
             .build();
-        let asked = crate::runtime::runtime().spawn_blocking(move || stage.ice_servers(visitor));
+        // Goes with the question, as a place does.
+        let asking = self.asking.clone().acquire_owned().await.ok()?;
+        let ask = move || {
+            let servers = stage.ice_servers(visitor);
+            drop(asking);
+            servers
+        };
+        let asked = crate::runtime::runtime().spawn_blocking(ask);
         asked.await.ok().flatten()
     }
 
@@ -218,7 +263,11 @@ impl Session {
     /// Every connection, oldest first.
     pub fn connections(&self) -> Vec<ConnectionRecord> {
         let all = self.registry.all();
-        let mut records: Vec<_> = all.iter().map(|connection| connection.record()).collect();
+        // What was left behind has had its last word.
+        let records = all.iter().map(|connection| connection.record());
+        let mut records: Vec<_> = records
+            .filter(|r| r.state != Phase::Ended.as_str())
+            .collect();
         records.sort_by(|a, b| {
             (a.created_at, &a.connection_id).cmp(&(b.created_at, &b.connection_id))
         });
@@ -291,13 +340,9 @@ impl Session {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+        let drain = self.config.shutdown_timeout.saturating_sub(BEYOND_DRAIN);
         for connection in self.registry.all() {
-            match abruptly {
-                true => connection.end_abruptly(EndReason::ServerShutdown),
-                false => {
-                    connection.end(EndReason::ServerShutdown, None);
-                }
-            }
+            connection.end_with_the_server(abruptly, drain);
         }
     }
 
@@ -310,5 +355,23 @@ impl Session {
     /// Closes the UDP sockets, whoever still holds the session.
     pub fn release(&self) {
         self.transport.shut_down(RELEASE_TIME);
+    }
+}
+
+/// An offer whose fate is open. Its client may hang up before it is known.
+struct Undecided<'a> {
+    session: &'a Session,
+    door: &'static str,
+    external_id: Option<String>,
+    decided: bool,
+}
+
+impl Drop for Undecided<'_> {
+    fn drop(&mut self) {
+        if !self.decided {
+            let text = "the client hung up before it was answered";
+            self.session
+                .say_rejected(self.door, self.external_id.take(), "hung-up", text);
+        }
     }
 }

@@ -436,6 +436,7 @@ impl Driven {
         while let Some(event) = self.call.poll_event() {
             match event {
                 CallEvent::Connected => self.connection.on_connected(),
+                CallEvent::Channel => self.connection.on_channel(),
                 CallEvent::Frame(frame) => self.frame(frame, now),
                 CallEvent::Message {
                     label,

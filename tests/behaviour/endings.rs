@@ -573,3 +573,190 @@ fn visitors_are_asked_to_start_or_to_stop() {
     server.wait("rtc-connection-ended", 1);
     server.stop();
 }
+
+/// A named pipe that nobody reads: who opens it for writing hangs, and so does who writes when it is full.
+struct Pipe(std::path::PathBuf);
+
+impl Pipe {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        Self(path)
+    }
+
+    /// Opened at both ends: nobody hangs who opens it.
+    fn open(&self) -> std::fs::File {
+        let mut both = std::fs::File::options();
+        both.read(true).write(true).open(&self.0).unwrap()
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // Lets go who still hangs.
+        drop(self.open());
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn a_sink_that_hangs_while_it_writes_holds_up_no_end() {
+    let pipe = Pipe::new("hanging-render");
+    let held = pipe.open();
+    let server = Server::playing(&format!(
+        "rtcsessionsrc name=s listen=http://127.0.0.1:0 drain-timeout=300 \
+         video-chain=\"filesink buffer-mode=unbuffered location={}\"",
+        pipe.0.display()
+    ));
+    let visitor = server.visitor(Manner::Polite);
+    server.wait("rtc-stream-started", 1);
+    // Long enough for the pipe to be full: it takes no frame as a whole.
+    let metrics = format!("{}/metrics", server.url());
+    server.wait_for("a full pipe", || {
+        let figures = minreq::get(&metrics).send().unwrap();
+        let mut lines = figures.as_str().unwrap().lines();
+        let dropped = "rtcinference_stream_frames_dropped_total{media=\"video\"} ";
+        let count: u64 = lines.find_map(|l| l.strip_prefix(dropped)?.parse().ok())?;
+        (count > 5).then_some(())
+    });
+    let asked = Instant::now();
+    assert!(end(&server, &id_of(&server, 0), None));
+    let ended = server.wait("rtc-connection-ended", 1);
+    assert!(
+        asked.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(text(&ended[0], "reason"), "closed-by-application");
+    assert_eq!(server.named("rtc-stream-ended").len(), 1);
+    assert!(server.connections().is_empty());
+    visitor.outstay();
+    server.assert_contract();
+    drop(held);
+    drop(pipe);
+    server.stop();
+}
+
+#[test]
+fn a_chain_that_hangs_while_it_starts_holds_up_no_end() {
+    let pipe = Pipe::new("hanging-start");
+    let held = pipe.open();
+    let server = Server::playing(&format!(
+        "rtcsessionsrc name=s listen=http://127.0.0.1:0 drain-timeout=300 connection-timeout=800 max-connections=1 \
+         video-chain=\"filesink location={}\"",
+        pipe.0.display()
+    ));
+    // The one that stands by has opened it; from here on whoever does waits for a reader.
+    drop(held);
+    let stuck = server.visitor(Manner::Polite);
+    let ended = server.wait("rtc-connection-ended", 1);
+    assert_eq!(text(&ended[0], "reason"), "time-limit");
+    assert_eq!(
+        farewell(&stuck.outstay())["termination_reason"],
+        "time-limit"
+    );
+    // The slot is free though the chain still hangs.
+    let next = server.visitor(Manner::Silent);
+    server.wait("rtc-connection-created", 2);
+    next.leave();
+    let asked = Instant::now();
+    server.pipeline.set_state(gst::State::Null).unwrap();
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        asked.elapsed()
+    );
+    server.assert_contract();
+    drop(pipe);
+    server.stop();
+}
+
+#[test]
+fn offers_that_are_given_up_take_no_more_than_their_places() {
+    let server = Server::playing(
+        "rtcsessionsrc name=s listen=http://127.0.0.1:0 max-connections=2 video-chain=fakesink",
+    );
+    let (asked, answer) = (
+        Arc::new(Mutex::new(0)),
+        Arc::new(std::sync::Barrier::new(3)),
+    );
+    source(&server).connect("authorize", false, {
+        let (asked, answer) = (asked.clone(), answer.clone());
+        move |_| {
+            *asked.lock().unwrap() += 1;
+            answer.wait();
+            Some(false.to_value())
+        }
+    });
+    let offer = {
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let other = Server::playing("rtcsessionsrc listen=http://127.0.0.1:0");
+        let offer = crate::visitor::visit(&other.url(), &[], Manner::Mute, &stop).offer;
+        other.stop();
+        offer
+    };
+    let address = server.url().replace("http://", "");
+    let give_up = || {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let length = offer.len();
+        let head =
+            format!("POST /offer HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all((head + &offer).as_bytes()).unwrap();
+        stream
+    };
+    let waiting = [give_up(), give_up()];
+    server.wait_for("two questions", || {
+        (*asked.lock().unwrap() == 2).then_some(())
+    });
+    drop(waiting);
+    server.wait("rtc-connection-rejected", 2);
+    // Their places are taken as long as the application has not answered.
+    let refused = server.visitor(Manner::Polite).leave();
+    assert_eq!(refused.refused.unwrap().0, 503);
+    assert_eq!(*asked.lock().unwrap(), 2);
+    answer.wait();
+    server.stop();
+}
+
+#[test]
+fn figures_of_like_named_elements_add_up() {
+    let server = Server::playing(&format!(
+        "rtcsessionsrc listen=http://127.0.0.1:0 video-chain=\"framemeta ! inferencesink name=same model={}\"",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/models/shapes.onnx")
+    ));
+    let visitors = [
+        server.visitor(Manner::TwoTracks),
+        server.visitor(Manner::Polite),
+    ];
+    server.wait("rtc-stream-started", 3);
+    server.wait("inference-result", 60);
+    visitors
+        .into_iter()
+        .for_each(|visitor| drop(visitor.leave()));
+    server.wait("rtc-connection-ended", 2);
+    let mut books = std::collections::HashMap::new();
+    for (_, message) in &server.said.lock().unwrap().messages {
+        if let Some(stats) = message
+            .structure()
+            .filter(|s| s.has_name("inference-stats"))
+        {
+            let received: u64 = stats.get("received").unwrap();
+            books.insert(message.src().unwrap().clone(), received);
+        }
+    }
+    assert_eq!(books.len(), 3);
+    let figures = minreq::get(format!("{}/metrics", server.url()))
+        .send()
+        .unwrap();
+    let received = format!(
+        "rtcinference_inference_frames_received_total {}\n",
+        books.values().sum::<u64>()
+    );
+    assert!(
+        figures.as_str().unwrap().contains(&received),
+        "{books:?}, {}",
+        figures.as_str().unwrap()
+    );
+    server.stop();
+}

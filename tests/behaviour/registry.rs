@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
-use gstrtcinference::logic::registry::{EARLY_CANDIDATES, EARLY_FOR, Place, Refused, Registry};
+use gstrtcinference::logic::registry::{
+    Candidate, EARLY_CANDIDATES, EARLY_FOR, MAX_LEAVING, Place, Refused, Registry,
+};
 use proptest::prelude::*;
 
 use crate::server::{Server, text};
@@ -59,14 +61,18 @@ proptest! {
                     let external_id = id.map(name);
                     let present = || held.iter().filter(|h| !h.leaving);
                     let twin = external_id.is_some() && present().any(|h| h.external_id == external_id);
-                    let full = present().count() as u32 >= LIMIT || held.len() as u32 >= 2 * LIMIT;
+                    let full = present().count() as u32 >= LIMIT;
+                    let leaving = held.iter().filter(|h| h.leaving).count();
                     match registry.reserve(external_id.as_deref()) {
                         Ok(place) => {
-                            prop_assert!(!twin && !full);
+                            prop_assert!(!twin && !full && leaving < MAX_LEAVING);
                             held.push(Held { place, external_id, handle: None, leaving: false });
                         }
                         Err(Refused::Duplicate(_)) => prop_assert!(twin),
                         Err(Refused::Full(limit)) => prop_assert!(full && !twin && limit == LIMIT),
+                        Err(Refused::Leaving(count)) => {
+                            prop_assert!(!full && !twin && count == leaving && leaving >= MAX_LEAVING);
+                        }
                         Err(Refused::Closed) => prop_assert!(false, "nobody closed it"),
                     }
                 }
@@ -83,10 +89,15 @@ proptest! {
                     held.swap_remove(i);
                 },
                 Step::Candidates(id, count) => for _ in 0..count {
+                    let stands = held.iter().any(|h| !h.leaving && h.handle.is_some() && h.external_id == Some(name(id)));
                     let room = early.len() < EARLY_CANDIDATES;
-                    prop_assert_eq!(registry.keep_candidate(&name(id), "one", now), room);
-                    if room {
-                        early.push((name(id), now));
+                    match registry.candidate(&name(id), "one", now) {
+                        Candidate::For(_) => prop_assert!(stands),
+                        Candidate::Kept => {
+                            prop_assert!(!stands && room);
+                            early.push((name(id), now));
+                        }
+                        Candidate::NoRoom => prop_assert!(!stands && !room),
                     }
                 },
                 Step::Take(id) => {

@@ -77,6 +77,7 @@ function page() {
       onsent: meter.sent,
       onroundtrip: meter.roundTrip,
     });
+    listen();
     try {
       const stream = source === "canvas" ? drawing.stream() : await openCamera(source.slice("camera:".length));
       if (call !== mine) return stopTracks(stream);
@@ -100,6 +101,7 @@ function page() {
     overlay.clear();
     $("camera").srcObject = null;
     preview();
+    listen();
   }
 
   function stop() {
@@ -158,18 +160,25 @@ function page() {
     }
   }
 
-  /** The server may ask every page to start or to stop. */
+  /** The server may ask every page to start or to stop. Whoever stops all the same is not asked again. */
+  let wished = null;
   function follow(wish) {
-    if (wish === true && !call) start();
+    const asked = wish !== wished;
+    wished = wish;
+    if (wish === true && asked && !call) start();
     if (wish === false && call) { stop(); complain("The server asked to stop."); }
   }
 
+  // Only while nothing runs: a call is asked on its own channel, and a browser has few connections to a server.
+  let wishes = null;
   function listen() {
-    const wishes = new EventSource("desired-playing-state");
+    wishes?.close();
+    wishes = null;
+    if (call || document.hidden) return;
+    wishes = new EventSource("desired-playing-state");
     wishes.onmessage = ({ data }) => follow(JSON.parse(data));
-    window.addEventListener("pagehide", () => wishes.close());
-    window.addEventListener("pageshow", ({ persisted }) => { if (persisted) listen(); }, { once: true });
   }
+  document.addEventListener("visibilitychange", listen);
 
   $("controls").addEventListener("submit", (event) => { event.preventDefault(); start(); });
   $("stop").addEventListener("click", stop);

@@ -92,6 +92,7 @@ impl RtcSessionSrc {
             addresses: plan.addresses,
             max_connections: settings.max_connections,
             terms: settings.terms(),
+            shutdown_timeout: Duration::from_millis(settings.shutdown_timeout.into()),
         };
         let session = Session::start(config, stage.clone()).map_err(|error| {
             gst::error_msg!(
@@ -152,12 +153,14 @@ impl RtcSessionSrc {
 
     fn set_playing(&self, playing: bool) {
         let running = self.running();
-        let Some(running) = running.as_ref() else {
+        let found = running.as_ref();
+        let Some((stage, session)) = found.map(|r| (r.stage.clone(), r.session.clone())) else {
             return;
         };
-        running.stage.set_playing(playing);
+        drop(running);
+        stage.set_playing(playing);
         if playing {
-            running.session.rebase();
+            session.rebase();
         }
     }
 
@@ -405,7 +408,7 @@ impl ObjectImpl for RtcSessionSrc {
                 milliseconds(
                     "shutdown-timeout",
                     "Shutdown timeout",
-                    "Milliseconds that stopping waits for every visitor to be ended; 0 does not wait",
+                    "Milliseconds that stopping waits for every visitor to be ended; of these all but 1500 are left for draining, if drain-timeout is not shorter. 0 does not wait",
                     default.shutdown_timeout,
                 ),
                 glib::ParamSpecEnum::builder_with_default("eos-policy", default.eos_policy)

@@ -30,7 +30,8 @@
  * string) becomes the detail. Where branches meet (a funnel behind pads) the event needs a field `connection-id`.
  *
  * One more bin of each chain stands by in READY: it shows at once whether the chain works, and what it loads
- * stays loaded. A sink that opens a device in READY and shares it with nobody therefore does not fit in a chain.
+ * stays loaded. A sink that opens a device, a file or a port in READY and shares it with nobody therefore does not fit
+ * in a chain; nor does an element that is linked only once it knows its input, as decodebin is.
  *
  * ## The connections
  *
@@ -47,7 +48,8 @@
  * | `GET /ice-servers` | what `request-ice-servers` says, for the page |
  * | `GET /desired-playing-state` | `true`, `false` or `null` as server-sent events, for the page |
  *
- * The figures of inference count what `inferencesink` says in `inference-stats` messages inside chains.
+ * The figures of inference count what `inferencesink` says in `inference-stats` messages inside chains: with
+ * stats-interval=0 it says nothing, and nothing is counted.
  *
  * A connection that we end is told why, as the last text on its data channel:
  * `{"errors":[…],"processing_complete":true,"termination_reason":"time-limit","detail":…}`.

@@ -147,10 +147,7 @@ impl Settings {
 
     pub fn terms(&self) -> Terms {
         Terms {
-            // Nobody is drained for longer than stopping may take.
-            drain_timeout: Duration::from_millis(
-                self.drain_timeout.min(self.shutdown_timeout).into(),
-            ),
+            drain_timeout: Duration::from_millis(self.drain_timeout.into()),
             time_limit: milliseconds(self.connection_timeout),
         }
     }

@@ -233,6 +233,7 @@ impl Bench {
                     self.connected = Some(at);
                     self.next_frame = now;
                 }
+                CallEvent::Channel => {}
                 CallEvent::Frame(frame) => self.got.push(Got {
                     number: u32::from_be_bytes(frame.data[3..7].try_into().unwrap()),
                     keyframe: frame.keyframe,
