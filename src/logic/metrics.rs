@@ -29,6 +29,8 @@ pub struct Metrics {
     ended: Counters<1>,
     decoded: Counters<1>,
     handoff_dropped: Counters<1>,
+    returned: Counters<1>,
+    return_skipped: Counters<1>,
     frames_received: Counter,
     frames_inferred: Counter,
     frames_failed: Counter,
@@ -86,6 +88,16 @@ impl Default for Metrics {
             handoff_dropped: metric!(
                 "stream_frames_dropped",
                 "Decoded video frames and audio buffers dropped because a chain or pad was slow",
+                Family::default()
+            ),
+            returned: metric!(
+                "return_frames_sent",
+                "Encoded frames sent to visitors",
+                Family::default()
+            ),
+            return_skipped: metric!(
+                "return_frames_skipped",
+                "Frames not sent because the network was behind, or a keyframe was missing",
                 Family::default()
             ),
             frames_received: metric!(
@@ -190,6 +202,16 @@ impl Metrics {
     pub fn handoff_dropped(&self, media: &'static str) -> Counter {
         self.handoff_dropped
             .get_or_create_owned(&[("media", media)])
+    }
+
+    /// The counter of encoded frames sent to visitors.
+    pub fn returned(&self, media: &'static str) -> Counter {
+        self.returned.get_or_create_owned(&[("media", media)])
+    }
+
+    /// The same of frames that were not.
+    pub fn return_skipped(&self, media: &'static str) -> Counter {
+        self.return_skipped.get_or_create_owned(&[("media", media)])
     }
 
     /// What an inference element's books say now, and said before.

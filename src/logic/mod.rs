@@ -1,6 +1,7 @@
 //! Decisions in plain Rust. Nothing here knows GStreamer, a socket or a clock: `now` is a parameter.
 
 pub mod admission;
+pub mod bandwidth;
 pub mod connection;
 pub mod detections;
 pub mod frame_count;
@@ -8,10 +9,13 @@ pub mod frame_facts;
 pub mod frame_gate;
 pub mod frame_rate;
 pub mod handoff;
+pub mod media;
 pub mod metrics;
 pub mod per_stream;
 pub mod rate_limit;
 pub mod registry;
+pub mod return_clock;
+pub mod return_lines;
 pub mod stats;
 pub mod stream_clock;
 pub mod wire;

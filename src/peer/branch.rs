@@ -3,7 +3,6 @@
 //! The [`Inlet`] is filled from the transport's task and must not make it wait; everything else happens on the
 //! connection's own thread of work, in order.
 
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,8 +12,13 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::args::Args;
 use super::call::EncodedFrame;
+use super::chain::{Chain, ChainError};
 use super::codecs::{Codec, Media, MissingDecoder};
+use super::encoders::AudioTerms;
+use super::encoding::{Encoding, EncodingOwner};
+use super::lane::Lane;
 use super::pump::{Bound, Pump, PumpOwner};
+use super::scene::take_out;
 use super::stage::Stage;
 use crate::logic::frame_facts::{FrameFacts, TimeBase};
 use crate::logic::handoff::{Pushed, WhenFull};
@@ -44,6 +48,12 @@ pub trait BranchOwner: Send + Sync {
     fn failed(&self, mid: &str, detail: String);
     /// An event came up from what the user built.
     fn upstream(&self, event: &gst::Event) -> bool;
+    /// Where what is made of a stream goes to its visitor, and as what.
+    fn lane(&self, mid: &str, media: Media) -> (Arc<Lane>, AudioTerms);
+    /// All that entered a chain has left it, towards the visitor.
+    fn drained(&self, chain: gst::glib::GString);
+    /// What leaves a chain cannot be sent.
+    fn discarded(&self, why: String);
 }
 
 /// What counts the items of a stream.
@@ -225,71 +235,6 @@ pub enum BranchError {
     Chain(#[from] ChainError),
 }
 
-/// What is wrong with a chain's description.
-#[derive(Debug, thiserror::Error)]
-pub enum ChainError {
-    #[error("{0}")]
-    Parse(#[from] gst::glib::Error),
-    #[error(
-        "the chain {0:?} has {1} unlinked sink pads; exactly one is needed, for the frames to enter"
-    )]
-    SinkPads(String, usize),
-    #[error(
-        "the chain {0:?} has an unlinked src pad, but nothing is sent back yet; end it with a sink"
-    )]
-    SrcPad(String),
-}
-
-/// The description of a processing bin, known to parse.
-#[derive(Debug, Clone)]
-pub struct Chain(Arc<str>);
-
-impl FromStr for Chain {
-    type Err = ChainError;
-
-    fn from_str(description: &str) -> Result<Self, ChainError> {
-        let chain = Self(description.into());
-        chain.make()?;
-        Ok(chain)
-    }
-}
-
-impl Chain {
-    /// A new bin with one ghost pad, `sink`.
-    pub fn make(&self) -> Result<gst::Bin, ChainError> {
-        let bin = gst::parse::bin_from_description_full(
-            &self.0,
-            false,
-            None,
-            gst::ParseFlags::FATAL_ERRORS,
-        )?;
-        let bin = bin
-            .downcast::<gst::Bin>()
-            .expect("a bin was asked for, and no flag says otherwise");
-        let unlinked: Vec<gst::Pad> = bin
-            .children()
-            .iter()
-            .flat_map(|element| element.pads())
-            .filter(|pad| !pad.is_linked())
-            .collect();
-        if unlinked
-            .iter()
-            .any(|p| p.direction() == gst::PadDirection::Src)
-        {
-            return Err(ChainError::SrcPad(self.0.to_string()));
-        }
-        let [sink] = unlinked.as_slice() else {
-            return Err(ChainError::SinkPads(self.0.to_string(), unlinked.len()));
-        };
-        let ghost = gst::GhostPad::builder_with_target(sink)
-            .expect("the pad is not linked")
-            .name("sink")
-            .build();
-        bin.add_pad(&ghost).expect("the bin has no other pad");
-        Ok(bin)
-    }
-}
-
 /// The raw side: between the decoder and what the user built.
 struct RawSide {
     mid: String,
@@ -323,6 +268,31 @@ impl PumpOwner for RawSide {
     }
 }
 
+/// The far side of a chain: what leaves it is sent back.
+struct ReturnSide {
+    chain: gst::glib::GString,
+    stage: Arc<dyn Stage>,
+    owner: Weak<dyn BranchOwner>,
+}
+
+impl EncodingOwner for ReturnSide {
+    fn running_time(&self) -> Option<gst::ClockTime> {
+        self.stage.running_time()
+    }
+
+    fn drained(&self) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.drained(self.chain.clone());
+        }
+    }
+
+    fn discarded(&self, why: String) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.discarded(why);
+        }
+    }
+}
+
 pub struct Branch {
     pub inlet: Arc<Inlet>,
     pipeline: gst::Pipeline,
@@ -337,7 +307,14 @@ pub struct Branch {
 }
 
 struct Started {
-    chain: Option<gst::Bin>,
+    chain: Option<Joined>,
+}
+
+/// A chain in the pipeline.
+struct Joined {
+    bin: gst::Bin,
+    /// What leaves its src pad, where it has one.
+    encoding: Option<Encoding>,
 }
 
 impl Branch {
@@ -427,7 +404,7 @@ impl Branch {
                     codec: self.inlet.codec.as_str(),
                 },
                 media,
-                chain: chain.clone(),
+                chain: chain.as_ref().map(|chain: &Joined| chain.bin.clone()),
                 pad,
                 since: Instant::now(),
                 raw: self.raw.clone(),
@@ -447,9 +424,10 @@ impl Branch {
         chain: Chain,
         stream_start: gst::Event,
         caps: &gst::Caps,
-    ) -> Result<gst::Bin, BranchError> {
+    ) -> Result<Joined, BranchError> {
         let bin = chain.make()?;
         self.pipeline.add(&bin)?;
+        let encoding = self.send_back(&chain, &bin)?;
         let sink = bin.static_pad("sink").expect("a chain has one");
         self.raw
             .pad()
@@ -457,12 +435,49 @@ impl Branch {
             .map_err(|error| gst::glib::bool_error!("the chain does not link: {error}"))?;
         self.raw.open(stream_start, caps);
         bin.sync_state_with_parent()?;
-        Ok(bin)
+        Ok(Joined { bin, encoding })
     }
 
-    /// The chain of this branch, to know whose EOS is meant.
-    pub fn chain(&self) -> Option<&gst::Bin> {
+    /// Links what encodes what leaves the chain, if anything does.
+    fn send_back(&self, chain: &Chain, bin: &gst::Bin) -> Result<Option<Encoding>, BranchError> {
+        let returns = chain.returns(self.inlet.codec.media());
+        let Some((media, src)) = returns.zip(bin.static_pad("src")) else {
+            return Ok(None);
+        };
+        let Some(owner) = self.owner.upgrade() else {
+            return Ok(None);
+        };
+        let (lane, audio) = owner.lane(&self.inlet.mid, media);
+        let side = ReturnSide {
+            chain: format!("{}.src", bin.name()).into(),
+            stage: self.stage.clone(),
+            owner: self.owner.clone(),
+        };
+        let encoding = Encoding::new(media, audio, &self.pipeline, Arc::new(lane), Arc::new(side));
+        src.link_full(encoding.pad(), gst::PadLinkCheck::empty())
+            .map_err(|error| gst::glib::bool_error!("what leaves the chain: {error}"))?;
+        Ok(Some(encoding))
+    }
+
+    pub fn has_chain(&self) -> bool {
+        self.chain().is_some()
+    }
+
+    fn chain(&self) -> Option<&Joined> {
         self.started.as_ref()?.chain.as_ref()
+    }
+
+    /// Whose EOS says that the chain is drained: that of its sinks, and what leaves it.
+    pub fn ends(&self) -> Vec<gst::glib::GString> {
+        let Some(Joined { bin, encoding }) = self.chain() else {
+            return Vec::new();
+        };
+        let has_sinks = bin.element_flags().contains(gst::ElementFlags::SINK);
+        let sinks = has_sinks.then(|| bin.name());
+        let src = encoding
+            .as_ref()
+            .map(|_| format!("{}.src", bin.name()).into());
+        sinks.into_iter().chain(src).collect()
     }
 
     /// EOS goes down the branch; [`Branch::wait_eos`] waits for it.
@@ -495,10 +510,11 @@ impl Branch {
         self.raw.stop();
         self.say_stays();
         match self.started.take() {
-            Some(Started {
-                chain: Some(chain), ..
-            }) => {
-                take_out(&self.pipeline, chain.upcast_ref());
+            Some(Started { chain: Some(chain) }) => {
+                take_out(&self.pipeline, chain.bin.upcast_ref());
+                if let Some(encoding) = chain.encoding {
+                    encoding.stop();
+                }
             }
             Some(_) => self.stage.remove_pad(self.raw.pad()),
             None if self.stage.chain(self.inlet.codec.media()).is_none() => {
@@ -519,16 +535,6 @@ impl Branch {
             self.stage.visitor_stays(&self.inlet.connection);
         }
     }
-}
-
-/// Stops an element and removes it from a pipeline that plays on.
-///
-/// Locked first: a sink that was flushed prerolls again, and the pipeline, when it has, would set all its elements
-/// to play, the stopped one too.
-fn take_out(pipeline: &gst::Pipeline, element: &gst::Element) {
-    element.set_locked_state(true);
-    let _ = element.set_state(gst::State::Null);
-    let _ = pipeline.remove(element);
 }
 
 /// Links the inlet, the decoder and what takes its frames.

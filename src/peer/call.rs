@@ -8,18 +8,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use str0m::bwe::{Bitrate, BweKind};
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::channel::ChannelId;
 use str0m::config::DtlsCert;
 use str0m::crypto::CryptoProvider;
 use str0m::format::Codec as StrCodec;
-use str0m::media::{KeyframeRequestKind, MediaData, Mid, Rid};
+use str0m::media::{Frequency, KeyframeRequestKind, MediaData, MediaTime, Mid, Pt, Rid};
 use str0m::net::{Protocol, Receive, Transmit};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
 
 use super::codecs::Codec;
+use super::encoding::Encoded;
+use super::lane::{NetworkNews, SendLine};
+use crate::logic::bandwidth::Limits;
 use crate::logic::connection::{EndReason, Patience, Watchdog};
 use crate::logic::frame_gate::{FrameGate, Verdict};
+use crate::logic::return_lines::Assigned;
 use crate::logic::wire::sdp::CheckedOffer;
 
 /// Most data channels of one connection that are listened to.
@@ -28,6 +33,17 @@ const MAX_CHANNELS: usize = 64;
 const MAX_TRACKS: usize = 16;
 /// Payloads that may turn out broken at once; beyond that the call makes no progress.
 const MAX_BROKEN: u32 = 1000;
+/// What the network is believed to carry before anything is known of it, bits a second.
+const FIRST_ESTIMATE: u64 = 1_000_000;
+/// How often a peer's reports are looked at.
+const REPORTS: Duration = Duration::from_secs(1);
+/// Packets that may go out for one telling of time; more go at the next.
+const MAX_PACED: u32 = 256;
+/// Packets that are kept to be sent again, and how long.
+const REPAIR_PACKETS: usize = 1024;
+const REPAIR_TIME: Duration = Duration::from_secs(3);
+/// Of all that is sent, the share that may be repairs: on a network that reorders, peers ask for much that is not lost.
+const MAX_REPAIRS: f32 = 0.5;
 /// What may wait in a data channel before messages are dropped.
 const CHANNEL_BACKLOG: usize = 256 * 1024;
 
@@ -41,11 +57,13 @@ pub struct CallConfig {
     /// How long a gap is waited for.
     pub latency: Duration,
     pub patience: Patience,
+    /// Of each stream of video that is sent.
+    pub bitrate: Limits,
 }
 
 impl CallConfig {
     /// Makes the certificate; takes a few milliseconds.
-    pub fn new(codecs: Vec<Codec>, latency: Duration, patience: Patience) -> Self {
+    pub fn new(codecs: Vec<Codec>, latency: Duration, patience: Patience, bitrate: Limits) -> Self {
         let crypto = Arc::new(str0m::crypto::from_feature_flags());
         let certificate = crypto
             .dtls_provider
@@ -57,6 +75,7 @@ impl CallConfig {
             codecs,
             latency,
             patience,
+            bitrate,
         }
     }
 }
@@ -88,6 +107,9 @@ pub enum CallEvent {
     },
     /// A data channel has opened, the first one.
     Channel,
+    /// The peer lost pictures of what it is sent, and needs a keyframe.
+    KeyframeWanted(Mid),
+    Network(NetworkNews),
     /// Nothing follows.
     Ended {
         reason: EndReason,
@@ -142,6 +164,8 @@ pub struct Call {
     rtc: Rtc,
     watchdog: Watchdog,
     tracks: Vec<Track>,
+    /// Lines that were ever sent on.
+    sends_on: Vec<Mid>,
     /// Open channels, oldest first.
     channels: Vec<(ChannelId, String)>,
     transmits: VecDeque<Transmit>,
@@ -150,6 +174,10 @@ pub struct Call {
     timeout: Instant,
     connected: bool,
     ended: bool,
+    /// The least that is ever sent, bits a second.
+    least: u64,
+    /// The most that bandwidth is looked for.
+    most: u64,
 }
 
 impl Call {
@@ -160,17 +188,21 @@ impl Call {
         candidates: &[Candidate],
         now: Instant,
     ) -> Result<(Self, String), CallError> {
-        let offer = parse_offer(offer)?;
+        let streams = offer.returns.len() as u64;
+        let parsed = parse_offer(offer)?;
         let mut call = Self {
-            rtc: rtc_config(config).build(now),
+            rtc: rtc_config(config, offer).build(now),
             watchdog: Watchdog::new(config.patience, now),
             tracks: Vec::new(),
+            sends_on: Vec::new(),
             channels: Vec::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             timeout: now,
             connected: false,
             ended: false,
+            least: config.bitrate.min * streams.max(1),
+            most: config.bitrate.max * streams,
         };
         call.rtc.handle_input(Input::Timeout(now))?;
         call.drain(now);
@@ -178,7 +210,10 @@ impl Call {
             call.rtc.add_local_candidate(candidate.clone());
             call.drain(now);
         }
-        let answer = call.accept(offer, now)?;
+        let answer = call.accept(parsed, now)?;
+        // More is not looked for; without an estimate it is nothing.
+        call.rtc.bwe().set_desired_bitrate(Bitrate::bps(call.most));
+        call.drain(now);
         Ok((call, answer))
     }
 
@@ -196,6 +231,100 @@ impl Call {
         let answer: Result<SdpAnswer, _> = self.rtc.sdp_api().accept_offer(offer);
         self.drain(now);
         Ok(answer?.to_sdp_string())
+    }
+
+    /// Those of the lines that the answer agreed to send on, with what the peer takes there.
+    pub fn send_lines(&mut self, returns: &[Assigned]) -> Vec<SendLine> {
+        let mut lines = Vec::new();
+        for assigned in returns {
+            let mid = Mid::from(assigned.mid.as_str());
+            let agreed = self.rtc.media(mid);
+            if !agreed.is_some_and(|media| media.direction().is_sending() && !media.disabled()) {
+                continue;
+            }
+            if !self.sends_on.contains(&mid)
+                && let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None)
+            {
+                stream.set_rtx_cache(REPAIR_PACKETS, REPAIR_TIME, Some(MAX_REPAIRS));
+                // An encoder that keeps to its bitrate needs no pacer, and one that holds back what is sent again for longer than
+                // the peer waits is worse than none.
+                stream.set_unpaced(true);
+                self.sends_on.push(mid);
+            }
+            let mut codecs = Vec::new();
+            for (codec, _) in self.payloads(mid) {
+                if !codecs.contains(&codec) {
+                    codecs.push(codec);
+                }
+            }
+            lines.push(SendLine {
+                source: assigned.source.clone(),
+                mid,
+                media: assigned.media,
+                codecs,
+            });
+        }
+        lines
+    }
+
+    fn payloads(&mut self, mid: Mid) -> Vec<(Codec, Pt)> {
+        let Some(wishes) = self.rtc.media(mid).map(|media| media.remote_pts().to_vec()) else {
+            return Vec::new();
+        };
+        let Some(writer) = self.rtc.writer(mid) else {
+            return Vec::new();
+        };
+        let mut payloads: Vec<_> = writer
+            .payload_params()
+            .filter_map(|params| {
+                let spec = params.spec();
+                let codec = codec_of(spec.codec)?;
+                // Whole slices in as many packets as they need, which is what is sent.
+                let fits = codec != Codec::H264 || spec.format.packetization_mode == Some(1);
+                let place = wishes.iter().position(|pt| *pt == params.pt())?;
+                fits.then_some((place, codec, params.pt()))
+            })
+            .collect();
+        payloads.sort_by_key(|(place, ..)| *place);
+        payloads
+            .into_iter()
+            .map(|(_, codec, pt)| (codec, pt))
+            .collect()
+    }
+
+    /// Sends a frame; says whether it went out.
+    pub fn write(&mut self, mid: Mid, frame: &Encoded, now: Instant) -> bool {
+        if self.ended || !self.connected {
+            return false;
+        }
+        let payload = self
+            .payloads(mid)
+            .into_iter()
+            .find(|(codec, _)| *codec == frame.codec);
+        let Some((writer, (_, pt))) = self.rtc.writer(mid).zip(payload) else {
+            return false;
+        };
+        let rate = match frame.codec.is_audio() {
+            true => Frequency::FORTY_EIGHT_KHZ,
+            false => Frequency::NINETY_KHZ,
+        };
+        let time = MediaTime::new(frame.rtp_time, rate);
+        let written = writer.write(pt, frame.wallclock, time, frame.data.clone());
+        self.drain(now);
+        // Packets are made of it when time is told.
+        self.input(Input::Timeout(now), now);
+        self.pace(now);
+        written.is_ok()
+    }
+
+    /// One packet goes out for each time that time is told.
+    fn pace(&mut self, now: Instant) {
+        for _ in 0..MAX_PACED {
+            if self.timeout > now || self.ended {
+                return;
+            }
+            self.input(Input::Timeout(now), now);
+        }
     }
 
     /// Whether a datagram belongs to this call.
@@ -221,6 +350,7 @@ impl Call {
             }
         }
         self.input(Input::Timeout(now), now);
+        self.pace(now);
     }
 
     fn input(&mut self, input: Input, now: Instant) {
@@ -381,6 +511,34 @@ impl Call {
                     });
                 }
             }
+            Event::KeyframeRequest(request) => {
+                self.events
+                    .push_back(CallEvent::KeyframeWanted(request.mid));
+            }
+            Event::EgressBitrateEstimate(kind) => {
+                if let BweKind::Twcc { estimate, .. } = &kind
+                    && estimate.as_u64() < self.least
+                {
+                    // Less is never sent: from further down it would only take longer to climb again.
+                    self.rtc.bwe().reset(Bitrate::bps(self.least));
+                    self.rtc.bwe().set_desired_bitrate(Bitrate::bps(self.most));
+                }
+                let news = match kind {
+                    BweKind::Twcc {
+                        estimate,
+                        can_probe,
+                    } => NetworkNews::Estimate(can_probe.then(|| estimate.as_u64())),
+                    BweKind::Remb { estimate, .. } => NetworkNews::Remb(estimate.as_u64()),
+                    _ => return,
+                };
+                self.events.push_back(CallEvent::Network(news));
+            }
+            Event::MediaEgressStats(stats) => {
+                if let Some(loss) = stats.loss {
+                    let news = NetworkNews::Loss(f64::from(loss));
+                    self.events.push_back(CallEvent::Network(news));
+                }
+            }
             Event::Closed => self.end(EndReason::ClientClosed, None),
             _ => {}
         }
@@ -477,8 +635,14 @@ fn codec_of(codec: StrCodec) -> Option<Codec> {
     }
 }
 
-fn rtc_config(config: &CallConfig) -> str0m::RtcConfig {
+fn rtc_config(config: &CallConfig, offer: &CheckedOffer) -> str0m::RtcConfig {
+    let sends = !offer.returns.is_empty();
+    // Without a peer that tells how packets arrive there is nothing to estimate by, and pacing would only wait.
+    let first = config.bitrate.max.min(FIRST_ESTIMATE);
+    let estimates = sends && offer.transport_feedback;
     let rtc = Rtc::builder()
+        .enable_bwe(estimates.then(|| Bitrate::bps(first)))
+        .set_stats_interval(sends.then_some(REPORTS))
         .set_crypto_provider(config.crypto.clone())
         .set_dtls_cert(config.certificate.clone())
         .clear_codecs()

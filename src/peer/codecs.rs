@@ -4,27 +4,13 @@ use std::str::FromStr;
 
 use gst::prelude::*;
 
+pub use crate::logic::media::Media;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {
     Vp8,
     H264,
     Opus,
-}
-
-/// What a track carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Media {
-    Video,
-    Audio,
-}
-
-impl Media {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Video => "video",
-            Self::Audio => "audio",
-        }
-    }
 }
 
 impl Codec {

@@ -3,7 +3,6 @@
 //! Everything that happens to a connection reaches this task as a [`Job`] or as its end; it alone touches the
 //! branches and the private pipeline, on a thread that may block. So no start can overtake an end.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -16,15 +15,24 @@ use super::args::{Args, ArgsError};
 use super::branch::{BranchOwner, Counters, Inlet, Outlet};
 use super::call::{EncodedFrame, Payload};
 use super::codecs::Media;
+use super::encoders::AudioTerms;
+use super::lane::{Lane, Lanes};
 use super::scene::{Job, Scene, forwarded_eos, private_pipeline};
 use super::stage::Stage;
 use super::transport::{Command, Message, Outbox, Transport};
-use crate::logic::admission::{Counts, Dropped};
+use crate::logic::bandwidth::Limits;
 use crate::logic::connection::{EndReason, Phase};
 use crate::logic::metrics::Metrics;
 use crate::logic::rate_limit::RateLimit;
 use crate::logic::registry::{ConnectionId, Place};
+use crate::logic::return_lines::{Returns, Source};
 use crate::logic::wire::record::ConnectionRecord;
+
+mod books;
+mod telling;
+
+use books::Books;
+use telling::last_text;
 
 /// Jobs that may wait; a connection has far fewer tracks.
 const JOBS: usize = 64;
@@ -34,8 +42,6 @@ const DATA_PER_SECOND: u32 = 500;
 const DATA_BYTES_PER_SECOND: u32 = 1 << 20;
 /// Results that wait for a reader of `/outputs`; of a slower one the oldest are dropped.
 const OUTPUTS: usize = 64;
-/// Inference elements of one connection whose books are kept.
-const MAX_BOOKS: usize = 64;
 
 const CHAIN_ENDED: &str = "the chain ended by itself";
 
@@ -57,6 +63,9 @@ pub struct Terms {
     pub drain_timeout: Duration,
     /// How long a visit may last, from the moment the connection stands.
     pub time_limit: Option<Duration>,
+    /// Bits a second of each stream of video that is sent.
+    pub bitrate: Limits,
+    pub audio: AudioTerms,
 }
 
 /// What every connection of a session is given.
@@ -84,6 +93,15 @@ struct End {
     detail: Option<String>,
 }
 
+/// How far taking it apart has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Apart {
+    NotYet,
+    /// The connection has had its last word before.
+    LeftBehind,
+    Done,
+}
+
 pub struct Connection {
     id: ConnectionId,
     visitor: Visitor,
@@ -93,11 +111,15 @@ pub struct Connection {
     metrics: Arc<Metrics>,
     transport: Transport,
     outbox: Arc<Outbox>,
+    /// What is sent to the visitor.
+    lanes: Arc<Lanes>,
+    audio: AudioTerms,
     me: Weak<Connection>,
     jobs: mpsc::Sender<Job>,
     /// Set once; whoever comes second changes nothing.
     end: OnceLock<End>,
     ending: Notify,
+    connected: Notify,
     phase: Mutex<Phase>,
     /// Pads are flushed instead of given EOS.
     abrupt: AtomicBool,
@@ -110,14 +132,13 @@ pub struct Connection {
     args: Mutex<Args>,
     /// Streams that have started; absent when their ends were said.
     outlets: Mutex<Option<Vec<Outlet>>>,
-    /// What each inference element of the chains has said last, by its path; absent when they were closed.
-    books: Mutex<Option<HashMap<gst::glib::GString, Counts>>>,
+    books: Books,
     /// The most that draining may take, once the whole server stops.
     hurry: OnceLock<Duration>,
-    left_behind: AtomicBool,
+    apart: Mutex<Apart>,
     /// What visitors are asked to do.
     wish: watch::Receiver<Option<bool>>,
-    /// Chains whose EOS came, by the bin's name.
+    /// Where EOS came out of a chain: its sinks by the bin's name, its src pad by that and `.src`.
     drained: Mutex<Vec<gst::glib::GString>>,
     drained_more: Condvar,
     /// Decoders and chains; empty until the first stream.
@@ -162,12 +183,21 @@ impl Connection {
             created_at: wall.as_nanos() as u64,
             stage,
             outbox: Arc::new(Outbox::new(metrics.clone())),
+            lanes: Arc::new(Lanes::new(
+                place.id().clone(),
+                transport.clone(),
+                metrics.clone(),
+                terms.bitrate,
+            )),
+            audio: terms.audio,
+            books: Books::new(metrics.clone()),
             metrics,
             transport,
             me: me.clone(),
             jobs,
             end: OnceLock::new(),
             ending: Notify::new(),
+            connected: Notify::new(),
             phase: Mutex::new(Phase::Signalling),
             abrupt: AtomicBool::new(false),
             had_media: AtomicBool::new(false),
@@ -178,9 +208,8 @@ impl Connection {
             outputs: Mutex::new(Some(broadcast::Sender::new(OUTPUTS))),
             args: Mutex::default(),
             outlets: Mutex::new(Some(Vec::new())),
-            books: Mutex::new(Some(HashMap::new())),
             hurry: OnceLock::new(),
-            left_behind: AtomicBool::new(false),
+            apart: Mutex::new(Apart::NotYet),
             wish,
             drained: Mutex::default(),
             drained_more: Condvar::new(),
@@ -209,6 +238,19 @@ impl Connection {
 
     pub fn pipeline(&self) -> &gst::Pipeline {
         &self.pipeline
+    }
+
+    pub fn lanes(&self) -> &Arc<Lanes> {
+        &self.lanes
+    }
+
+    pub fn audio_terms(&self) -> AudioTerms {
+        self.audio
+    }
+
+    /// What the session has for it.
+    pub fn returns(&self) -> Returns {
+        self.stage.returns()
     }
 
     /// What counts the items of its streams.
@@ -352,7 +394,7 @@ impl Connection {
     }
 
     pub fn on_connected(&self) {
-        self.job(Job::Connected);
+        self.connected.notify_one();
     }
 
     /// The place where frames of a new track enter.
@@ -361,35 +403,6 @@ impl Connection {
         let (inlet, wants_keyframe) = Inlet::new(&self.id, frame, self.stage.clone(), owner);
         self.job(Job::Open(inlet.clone()));
         (inlet, wants_keyframe)
-    }
-
-    pub fn on_message(&self, label: String, data: Vec<u8>, binary: bool, now: Instant) {
-        let allowed = {
-            let mut rate = lock(&self.data_rate);
-            let (messages, bytes) = &mut *rate;
-            let allowed = messages.allows(now, 1) && bytes.allows(now, data.len());
-            if !allowed && messages.dropped + bytes.dropped == 1 {
-                gst::warning!(
-                    super::CAT,
-                    "{}: more than {DATA_PER_SECOND} messages a second are dropped",
-                    self.id
-                );
-            }
-            allowed
-        };
-        if !allowed {
-            return;
-        }
-        let message = gst::Structure::builder("rtc-data")
-            .field("connection-id", self.id.as_str())
-            .field("channel", label.replace('\0', "\u{fffd}"));
-        let message = match String::from_utf8(data) {
-            // A GStreamer string ends with the first NUL.
-            Ok(text) if !binary && !text.contains('\0') => message.field("text", text),
-            Ok(text) => message.field("bytes", gst::glib::Bytes::from_owned(text.into_bytes())),
-            Err(error) => message.field("bytes", gst::glib::Bytes::from_owned(error.into_bytes())),
-        };
-        self.stage.post(message.build());
     }
 
     fn job(&self, job: Job) {
@@ -405,8 +418,9 @@ impl Connection {
     pub async fn live(self: Arc<Self>, mut life: Life) {
         let since = Instant::now();
         let mut time_limit = None;
+        let place = Arc::new(life.place);
         // Absent while a job has it, and for good when that job does not come back.
-        let mut scene = Some(Scene::new(&self));
+        let mut scene = Some(Scene::new(&self, place.clone()));
         let mut at_work: Option<oneshot::Receiver<Scene>> = None;
         while self.end.get().is_none() {
             tokio::select! {
@@ -415,12 +429,13 @@ impl Connection {
                 () = reached(time_limit) => {
                     self.end(EndReason::TimeLimit, None);
                 }
+                () = self.connected.notified() => {
+                    time_limit = life.terms.time_limit.map(|limit| Instant::now() + limit);
+                    self.enter(Phase::Playing);
+                }
                 back = returned(&mut at_work) => scene = back,
                 Some(job) = life.jobs.recv(), if scene.is_some() => {
-                    if matches!(job, Job::Connected) {
-                        time_limit = life.terms.time_limit.map(|limit| Instant::now() + limit);
-                        self.enter(Phase::Playing);
-                    } else if let Some(mut scene) = scene.take() {
+                    if let Some(mut scene) = scene.take() {
                         at_work = Some(on_a_thread(move |done| {
                             scene.play_or_fail(job);
                             if let Err(scene) = done.send(scene) {
@@ -432,28 +447,34 @@ impl Connection {
             }
         }
         // Somebody else may come from here on, whatever this one's chain still does.
-        life.place.leave();
+        place.leave();
         self.enter(Phase::Ending);
         let end = self.end.get().expect("the loop ends with it");
         if end.reason.is_ours() {
             self.send_text(last_text(end));
         }
         self.transport.send(Command::Close(self.id.clone())).await;
+        self.lanes.close();
         let drain = match self.hurry.get() {
             Some(limit) => life.terms.drain_timeout.min(*limit),
             None => life.terms.drain_timeout,
         };
-        if scene.is_none() {
-            scene = tokio::time::timeout(drain, returned(&mut at_work))
-                .await
-                .unwrap_or_default();
+        if let Some(job) = &mut at_work {
+            scene = match tokio::time::timeout(drain, &mut *job).await {
+                Ok(back) => back.ok(),
+                Err(_) => {
+                    // It may have come back in this very moment.
+                    job.close();
+                    job.try_recv().ok()
+                }
+            };
         }
+        drop(place);
         match scene {
             Some(scene) => {
-                let place = life.place;
                 // A panic in it is as good as its end.
                 let _ = on_a_thread(move |done| {
-                    scene.end(place, drain);
+                    scene.end(drain);
                     // Whoever waits has gone only with the runtime.
                     let _ = done.send(());
                 })
@@ -462,9 +483,8 @@ impl Connection {
             // The job has it still, and takes it apart when it comes back to find nobody.
             None => self.was_left_behind(),
         }
-        drop(at_work);
         self.say_streams_ended(end.reason);
-        self.close_books();
+        self.books.close();
         self.say_end(end, since.elapsed());
         self.stage.visitor_left(&self.id);
         drop(life.alive);
@@ -473,143 +493,22 @@ impl Connection {
 
     /// Something of it does not stop.
     pub fn was_left_behind(&self) {
-        self.left_behind.store(true, Ordering::Relaxed);
-        self.metrics.left_behind(1);
-        gst::warning!(
-            super::CAT,
-            "{}: something of it does not stop and is left behind",
-            self.id
-        );
-    }
-
-    /// Everything of it is freed, be it late.
-    pub fn was_taken_apart(&self) {
-        if self.left_behind.swap(false, Ordering::Relaxed) {
-            self.metrics.left_behind(-1);
-        }
-    }
-
-    fn say_streams_ended(&self, reason: EndReason) {
-        let outlets = lock(&self.outlets).take().unwrap_or_default();
-        for outlet in outlets {
-            let (buffers, dropped, duration) = outlet.account();
-            self.stage.post(
-                gst::Structure::builder("rtc-stream-ended")
-                    .field("connection-id", self.id.as_str())
-                    .field("stream-id", &outlet.stream.stream_id)
-                    .field("media", outlet.stream.media)
-                    .field("reason", reason.as_str())
-                    .field("buffers", buffers)
-                    .field("dropped", dropped)
-                    .field("duration", duration.as_nanos() as u64)
-                    .build(),
+        let mut apart = lock(&self.apart);
+        if *apart == Apart::NotYet {
+            *apart = Apart::LeftBehind;
+            self.metrics.left_behind(1);
+            gst::warning!(
+                super::CAT,
+                "{}: something of it does not stop and is left behind",
+                self.id
             );
         }
     }
 
-    /// Says that the answer was handed out.
-    pub fn say_created(&self) {
-        self.metrics.created(self.visitor.door);
-        self.stage.post(
-            gst::Structure::builder("rtc-connection-created")
-                .field("connection-id", self.id.as_str())
-                .field_if_some("external-id", self.visitor.external_id.as_deref())
-                .field("door", self.visitor.door)
-                .field("remote-address", self.visitor.remote.to_string())
-                .field("created-at", self.created_at)
-                .field("data", &self.visitor.data)
-                .build(),
-        );
-        self.enter(Phase::Connecting);
-    }
-
-    /// Moves on to a phase and says so.
-    fn enter(&self, new: Phase) {
-        let old = std::mem::replace(&mut *lock(&self.phase), new);
-        let counted = (old != Phase::Signalling).then_some(old);
-        self.metrics.moved(self.visitor.door, counted, new);
-        self.stage.post(
-            gst::Structure::builder("rtc-connection-state")
-                .field("connection-id", self.id.as_str())
-                .field("old", old.as_str())
-                .field("new", new.as_str())
-                .field("signalling", new == Phase::Signalling)
-                .field("playing", new == Phase::Playing)
-                .build(),
-        );
-    }
-
-    fn say_end(&self, end: &End, lasted: Duration) {
-        self.metrics.ended(end.reason);
-        let outputs = lock(&self.outputs).take();
-        if let Some(outputs) = outputs {
-            // Without a reader nobody is told.
-            let _ = outputs.send(Output::Ended(last_text(end).into()));
-        }
-        self.enter(Phase::Ended);
-        self.stage.post(
-            gst::Structure::builder("rtc-connection-ended")
-                .field("connection-id", self.id.as_str())
-                .field_if_some("external-id", self.visitor.external_id.as_deref())
-                .field("door", self.visitor.door)
-                .field("reason", end.reason.as_str())
-                .field_if_some("detail", end.detail.as_deref())
-                .field("duration", lasted.as_nanos() as u64)
-                .field("had-media", self.had_media.load(Ordering::Relaxed))
-                .build(),
-        );
-        let (sent, dropped) = self.outbox.counts();
-        gst::info!(
-            super::CAT,
-            "{} ended: {}, {sent} texts sent, {dropped} dropped",
-            self.id,
-            end.reason.as_str()
-        );
-    }
-
-    fn say_error(&self, error: &str, fatal: bool) {
-        self.stage.post(
-            gst::Structure::builder("rtc-connection-error")
-                .field("connection-id", self.id.as_str())
-                .field("error", error)
-                .field("fatal", fatal)
-                .build(),
-        );
-    }
-
-    /// An inference element of a chain tells its books.
-    fn keep_books(&self, element: gst::glib::GString, said: &gst::StructureRef) {
-        let count = |name: &str| said.get::<u64>(name).unwrap_or_default();
-        let now = Counts {
-            received: count("received"),
-            inferred: count("inferred"),
-            failed: count("failed"),
-            dropped: Dropped {
-                busy: count("dropped-busy"),
-                late: count("dropped-late"),
-                flush: count("dropped-flush"),
-                closed: count("dropped-closed"),
-            },
-            pending: count("pending"),
-        };
-        let mut books = lock(&self.books);
-        let Some(books) = books.as_mut() else {
-            return;
-        };
-        if books.len() < MAX_BOOKS || books.contains_key(&element) {
-            let before = books.insert(element, now).unwrap_or_default();
-            self.metrics.inference(&before, &now);
-        }
-    }
-
-    /// What an element that was left behind still had is lost.
-    fn close_books(&self) {
-        let books = lock(&self.books).take();
-        for last in books.into_iter().flatten().map(|(_, last)| last) {
-            let mut closed = last;
-            closed.dropped.closed += closed.pending;
-            closed.pending = 0;
-            self.metrics.inference(&last, &closed);
+    /// Everything of it is freed, be it late.
+    pub fn was_taken_apart(&self) {
+        if std::mem::replace(&mut *lock(&self.apart), Apart::Done) == Apart::LeftBehind {
+            self.metrics.left_behind(-1);
         }
     }
 
@@ -630,7 +529,7 @@ impl Connection {
                     if element.has_name("inference-stats")
                         && let (Some(source), Some(said)) = (element.src(), element.structure())
                     {
-                        self.keep_books(source.path_string(), said);
+                        self.books.keep(source.path_string(), said);
                     }
                     self.stage.repost(message.clone());
                 }
@@ -650,11 +549,10 @@ impl Connection {
         self.end(EndReason::SourceEnded, Some(CHAIN_ENDED.into()));
     }
 
-    /// Waits for the EOS of a chain.
-    pub fn wait_drained(&self, chain: &gst::Bin, deadline: Instant) -> bool {
-        let name = chain.name();
+    /// Waits until EOS has come out of all of these.
+    pub fn wait_drained(&self, ends: &[gst::glib::GString], deadline: Instant) -> bool {
         let mut drained = lock(&self.drained);
-        while !drained.contains(&name) {
+        while !ends.iter().all(|end| drained.contains(end)) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -711,6 +609,19 @@ impl BranchOwner for Connection {
         self.fail(detail);
     }
 
+    fn lane(&self, mid: &str, media: Media) -> (Arc<Lane>, AudioTerms) {
+        let source = Source::Stream(mid.to_owned());
+        (self.lanes.open(source, media), self.audio)
+    }
+
+    fn drained(&self, chain: gst::glib::GString) {
+        self.on_chain_eos(chain);
+    }
+
+    fn discarded(&self, why: String) {
+        self.say_error(&format!("nothing is sent back: {why}"), false);
+    }
+
     fn upstream(&self, event: &gst::Event) -> bool {
         let Some(structure) = event.structure() else {
             return false;
@@ -732,38 +643,6 @@ impl BranchOwner for Connection {
         }
         true
     }
-}
-
-impl Connection {
-    fn on_result(&self, result: &gst::StructureRef) {
-        if let Ok(latency) = result.get::<u64>("latency") {
-            self.metrics.result(Duration::from_nanos(latency));
-        }
-        let Ok(json) = result.get::<String>("json") else {
-            return;
-        };
-        if let Some(outputs) = lock(&self.outputs)
-            .as_ref()
-            .filter(|outputs| outputs.receiver_count() > 0)
-        {
-            // Without a reader nobody is told.
-            let _ = outputs.send(Output::Result(json.as_str().into()));
-        }
-        self.send_text(json);
-    }
-}
-
-/// What the peer and the readers of its results are told of an end.
-fn last_text(end: &End) -> String {
-    let failed = end.reason == EndReason::HandlerError;
-    let errors: Vec<_> = end.detail.iter().filter(|_| failed).collect();
-    serde_json::json!({
-        "errors": errors,
-        "processing_complete": true,
-        "termination_reason": end.reason.as_str(),
-        "detail": end.detail,
-    })
-    .to_string()
 }
 
 async fn reached(time: Option<Instant>) {

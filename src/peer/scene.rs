@@ -18,7 +18,7 @@ const TAKE_APART: Duration = Duration::from_secs(1);
 /// What flushing them may take before.
 const FLUSH: Duration = Duration::from_millis(500);
 /// What ending takes at most, beyond the time to drain.
-pub const BEYOND_DRAIN: Duration = Duration::from_millis(1500);
+pub const BEYOND_DRAIN: Duration = FLUSH.saturating_add(TAKE_APART);
 
 /// A pipeline whose messages reach the connection and nobody else.
 pub fn private_pipeline(id: &ConnectionId, connection: Weak<Connection>) -> gst::Pipeline {
@@ -37,9 +37,18 @@ pub fn private_pipeline(id: &ConnectionId, connection: Weak<Connection>) -> gst:
     pipeline
 }
 
+/// Stops an element and removes it from a pipeline that plays on.
+///
+/// Locked first: a sink that was flushed prerolls again, and the pipeline, when it has, would set all its elements
+/// to play, the stopped one too.
+pub fn take_out(pipeline: &gst::Pipeline, element: &gst::Element) {
+    element.set_locked_state(true);
+    let _ = element.set_state(gst::State::Null);
+    let _ = pipeline.remove(element);
+}
+
 /// What there is to do.
 pub enum Job {
-    Connected,
     Open(Arc<Inlet>),
     Start(String),
 }
@@ -51,16 +60,19 @@ pub struct Scene {
     group: gst::GroupId,
     branches: Vec<Branch>,
     playing: bool,
+    /// Kept until everything is freed, however late.
+    _place: Arc<Place<Arc<Connection>>>,
 }
 
 impl Scene {
-    pub fn new(connection: &Arc<Connection>) -> Self {
+    pub fn new(connection: &Arc<Connection>, place: Arc<Place<Arc<Connection>>>) -> Self {
         Self {
             connection: connection.clone(),
             pipeline: connection.pipeline().clone(),
             group: gst::GroupId::next(),
             branches: Vec::new(),
             playing: false,
+            _place: place,
         }
     }
 
@@ -73,7 +85,6 @@ impl Scene {
 
     fn play(&mut self, job: Job) {
         let done = match job {
-            Job::Connected => Ok(()),
             Job::Open(inlet) => self.open(inlet),
             Job::Start(mid) => match self.branches.iter_mut().find(|b| b.inlet.mid == mid) {
                 Some(branch) => branch.start(self.group),
@@ -100,13 +111,12 @@ impl Scene {
         Ok(())
     }
 
-    /// EOS down every branch, then everything is freed. What is stuck is left behind on a thread of its own, which
-    /// keeps `place` until it is through.
-    pub fn end(mut self, place: Place<Arc<Connection>>, drain: Duration) {
+    /// EOS down every branch, then everything is freed. What is stuck is left behind on a thread of its own.
+    pub fn end(mut self, drain: Duration) {
         let deadline = Instant::now() + drain;
         // Whoever makes the pipeline stop at once has stopped what is behind the pads; chains are still ours.
         let abrupt = self.connection.is_abrupt();
-        let drains = |branch: &Branch| !abrupt || branch.chain().is_some();
+        let drains = |branch: &Branch| !abrupt || branch.has_chain();
         for branch in self.branches.iter().filter(|branch| drains(branch)) {
             branch.finish();
         }
@@ -116,14 +126,12 @@ impl Scene {
             .map(|branch| {
                 let drained = drains(branch)
                     && branch.wait_eos(deadline.saturating_duration_since(Instant::now()))
-                    && branch
-                        .chain()
-                        .is_none_or(|chain| self.connection.wait_drained(chain, deadline));
+                    && self.connection.wait_drained(&branch.ends(), deadline);
                 !drained
             })
             .collect();
         let limit = match stuck.contains(&true) {
-            true => FLUSH + TAKE_APART,
+            true => BEYOND_DRAIN,
             false => TAKE_APART,
         };
         let branches = std::mem::take(&mut self.branches);
@@ -140,7 +148,7 @@ impl Scene {
                 }
                 branches.into_iter().for_each(Branch::stop);
                 self.stop_pipeline();
-                drop((place, done));
+                drop((self, done));
                 of.was_taken_apart();
             });
         if taking_apart.is_err() || over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {

@@ -150,14 +150,15 @@ impl Session {
     }
 
     async fn admit(&self, visitor: Visitor, sdp: &str) -> Result<Answered, Refusal> {
-        let offer = check_offer(sdp, &[])?;
+        let offer = check_offer(sdp, &[], &self.stage.returns())?;
         let place = self.registry.reserve(visitor.external_id.as_deref())?;
         let external_id = visitor.external_id.clone();
         let place = self.authorize(&visitor, place).await?;
         let (reply, candidates) = oneshot::channel();
         self.transport.send(Command::Candidates(reply)).await;
         let candidates = candidates.await.map_err(|_| Refusal::Gone)?;
-        let (call, answer) = Call::answer(&self.config.call, &offer, &candidates, Instant::now())?;
+        let (mut call, answer) =
+            Call::answer(&self.config.call, &offer, &candidates, Instant::now())?;
 
         let alive = self
             .alive
@@ -176,6 +177,9 @@ impl Session {
             place,
             alive.ok_or(Refusal::Gone)?,
         );
+        connection
+            .lanes()
+            .negotiated(call.send_lines(&offer.returns));
         // From here on nothing waits: a client that hangs up meanwhile leaves no half of a connection.
         let room = self.transport.reserve().await.ok_or(Refusal::Gone)?;
         life.place.commit(connection.clone())?;

@@ -1,8 +1,9 @@
 //! What a session needs of the element that owns it.
 
-use super::branch::Chain;
+use super::chain::Chain;
 use super::codecs::Media;
 use crate::logic::registry::ConnectionId;
+use crate::logic::return_lines::Returns;
 
 /// The element, as its connections see it. Called from any thread, never under a lock of the caller.
 pub trait Stage: Send + Sync {
@@ -22,6 +23,8 @@ pub trait Stage: Send + Sync {
     fn latency(&self) -> gst::ClockTime;
     /// The chain for that kind of stream; without one its streams get pads.
     fn chain(&self, media: Media) -> Option<Chain>;
+    /// What is sent to each visitor.
+    fn returns(&self) -> Returns;
     /// A pad of that kind, with the lowest free name, which is taken until the pad is removed or forgotten.
     fn pad_builder(&self, media: Media) -> gst::PadBuilder<gst::Pad>;
     fn add_pad(&self, pad: &gst::Pad);

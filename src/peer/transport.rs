@@ -9,17 +9,21 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use str0m::Candidate;
+use str0m::media::Mid;
 use tokio::sync::{mpsc, oneshot};
 
 use super::branch::Inlet;
 use super::call::{Call, CallError, CallEvent, EncodedFrame, Payload, Sent, datagram};
 use super::connection::Connection;
+use super::encoding::Encoded;
+use super::lane::Lane;
 use super::sockets::Sockets;
 use crate::logic::connection::EndReason;
 use crate::logic::metrics::Metrics;
 use crate::logic::rate_limit::RateLimit;
 use crate::logic::registry::ConnectionId;
-use crate::logic::wire::sdp::{CheckedOffer, MAX_CANDIDATES, MediaLine, check_offer};
+use crate::logic::return_lines::MediaLine;
+use crate::logic::wire::sdp::{CheckedOffer, MAX_CANDIDATES, check_offer};
 
 /// Wishes that may wait for the task.
 const COMMANDS: usize = 1024;
@@ -54,6 +58,12 @@ pub enum Command {
         id: ConnectionId,
         message: Message,
         outbox: Arc<Outbox>,
+    },
+    Frame {
+        id: ConnectionId,
+        mid: Mid,
+        frame: Encoded,
+        lane: Arc<Lane>,
     },
     Close(ConnectionId),
     /// The sender is dropped when the sockets are closed.
@@ -163,6 +173,23 @@ impl Transport {
         outbox.pending.fetch_sub(1, Ordering::AcqRel);
         outbox.count(false);
         false
+    }
+
+    /// Never waits. Says whether the frame is on its way.
+    pub fn send_frame(
+        &self,
+        id: &ConnectionId,
+        mid: Mid,
+        frame: Encoded,
+        lane: &Arc<Lane>,
+    ) -> bool {
+        let command = Command::Frame {
+            id: id.clone(),
+            mid,
+            frame,
+            lane: lane.clone(),
+        };
+        self.commands.try_send(command).is_ok()
     }
 }
 
@@ -297,6 +324,15 @@ impl Task {
                 let sent = self.with(&id, now, |driven| driven.send(&message, now));
                 outbox.count(sent == Some(Sent::Yes));
             }
+            Command::Frame {
+                id,
+                mid,
+                frame,
+                lane,
+            } => {
+                let written = self.with(&id, now, |driven| driven.call.write(mid, &frame, now));
+                lane.on_written(written == Some(true));
+            }
             Command::Close(id) => {
                 self.with(&id, now, |driven| driven.call.close(now));
                 self.forget(&id);
@@ -418,8 +454,11 @@ impl Driven {
         if !self.reoffers.allows(now, 1) {
             return Err(OfferRefused::TooOften);
         }
-        let offer: CheckedOffer = check_offer(sdp, &self.media)?;
+        let returns = self.connection.returns();
+        let offer: CheckedOffer = check_offer(sdp, &self.media, &returns)?;
         let answer = self.call.answer_again(&offer, now)?;
+        let lines = self.call.send_lines(&offer.returns);
+        self.connection.lanes().negotiated(lines);
         self.media = offer.media;
         Ok(answer)
     }
@@ -437,6 +476,10 @@ impl Driven {
             match event {
                 CallEvent::Connected => self.connection.on_connected(),
                 CallEvent::Channel => self.connection.on_channel(),
+                CallEvent::KeyframeWanted(mid) => {
+                    self.connection.lanes().on_keyframe_wanted(mid);
+                }
+                CallEvent::Network(news) => self.connection.lanes().on_network(news, now),
                 CallEvent::Frame(frame) => self.frame(frame, now),
                 CallEvent::Message {
                     label,

@@ -333,7 +333,15 @@ fn impossible_settings_are_named_before_ready() {
         ("video-codecs=theora", "theora"),
         ("ice-addresses=1.2.3", "1.2.3"),
         ("video-chain=\"fakesink ! nothing\"", "nothing"),
-        ("video-chain=\"identity\"", "identity"),
+        (
+            "video-chain=\"tee name=t t. ! queue t. ! queue\"",
+            "2 unlinked src pads",
+        ),
+        (
+            "video-chain=identity audio-chain=\"audioconvert ! wavescope\"",
+            "wavescope",
+        ),
+        ("min-bitrate=300000 max-bitrate=200000", "300000"),
         ("video-chain=\"videotestsrc ! fakesink\"", "videotestsrc"),
         ("video-chain=@/nowhere.launch", "/nowhere.launch"),
         ("audio-chain=\"filesrc ! fakesink\"", "filesrc"),

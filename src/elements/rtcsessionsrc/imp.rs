@@ -10,8 +10,8 @@ use super::settings::{EosPolicy, Plan, PlayingState, Settings};
 use super::stage::ElementStage;
 use crate::doors::http::{Listener, Serving};
 use crate::doors::{Door, Host};
-use crate::peer::branch::Chain;
 use crate::peer::call::CallConfig;
+use crate::peer::chain::Chain;
 use crate::peer::session::{Session, SessionConfig};
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -88,7 +88,7 @@ impl RtcSessionSrc {
             .map(|codec| codec.as_str())
             .collect();
         let config = SessionConfig {
-            call: CallConfig::new(plan.codecs, plan.latency, plan.patience),
+            call: CallConfig::new(plan.codecs, plan.latency, plan.patience, settings.bitrate()),
             addresses: plan.addresses,
             max_connections: settings.max_connections,
             terms: settings.terms(),
@@ -431,15 +431,37 @@ impl ObjectImpl for RtcSessionSrc {
                 text(
                     "video-chain",
                     "Video chain",
-                    "Description of the elements that every video stream is given to, as in gst-launch-1.0, with one unlinked sink pad and no unlinked src pad; @FILE reads it from a file. Unset gives pads instead",
+                    "Description of the elements that every video stream is given to, as in gst-launch-1.0, with one unlinked sink pad and at most one unlinked src pad, of which what leaves it is sent back; @FILE reads it from a file. Unset gives pads instead",
                     None,
                 ),
                 text(
                     "audio-chain",
                     "Audio chain",
-                    "Description of the elements that every audio stream is given to, as in gst-launch-1.0, with one unlinked sink pad and no unlinked src pad; @FILE reads it from a file. Unset gives pads instead",
+                    "Description of the elements that every audio stream is given to, as in gst-launch-1.0, with one unlinked sink pad and at most one unlinked src pad, of which what leaves it is sent back; @FILE reads it from a file. Unset gives pads instead",
                     None,
                 ),
+                glib::ParamSpecUInt::builder("min-bitrate")
+                    .nick("Minimum bitrate")
+                    .blurb("The least bits a second that a stream of video is sent back with, whatever the network says")
+                    .minimum(10_000)
+                    .default_value(default.min_bitrate)
+                    .build(),
+                glib::ParamSpecUInt::builder("max-bitrate")
+                    .nick("Maximum bitrate")
+                    .blurb("The most bits a second that a stream of video is sent back with, however much the network carries")
+                    .minimum(10_000)
+                    .default_value(default.max_bitrate)
+                    .build(),
+                glib::ParamSpecBoolean::builder("stereo")
+                    .nick("Stereo")
+                    .blurb("Whether audio is sent back in two channels, whatever leaves the chain, or in one")
+                    .default_value(default.stereo)
+                    .build(),
+                glib::ParamSpecBoolean::builder("dtx")
+                    .nick("Discontinuous transmission")
+                    .blurb("Whether nothing is sent while the audio is silent")
+                    .default_value(default.dtx)
+                    .build(),
             ]
         });
         &PROPERTIES
@@ -472,6 +494,10 @@ impl ObjectImpl for RtcSessionSrc {
                 }
                 "video-chain" => settings.video_chain = text(),
                 "audio-chain" => settings.audio_chain = text(),
+                "min-bitrate" => settings.min_bitrate = number(),
+                "max-bitrate" => settings.max_bitrate = number(),
+                "stereo" => settings.stereo = value.get().expect(TYPED),
+                "dtx" => settings.dtx = value.get().expect(TYPED),
                 name => unreachable!("{name} is no property of ours"),
             }
             (pspec.name() == "desired-playing-state").then_some(settings.desired_playing_state)
@@ -505,6 +531,10 @@ impl ObjectImpl for RtcSessionSrc {
             "desired-playing-state" => settings.desired_playing_state.to_value(),
             "video-chain" => settings.video_chain.to_value(),
             "audio-chain" => settings.audio_chain.to_value(),
+            "min-bitrate" => settings.min_bitrate.to_value(),
+            "max-bitrate" => settings.max_bitrate.to_value(),
+            "stereo" => settings.stereo.to_value(),
+            "dtx" => settings.dtx.to_value(),
             name => unreachable!("{name} is no property of ours"),
         }
     }

@@ -7,10 +7,13 @@ use gst::glib;
 
 use crate::doors::Door;
 use crate::doors::http::Listen;
+use crate::logic::bandwidth::Limits;
 use crate::logic::connection::Patience;
-use crate::peer::branch::Chain;
+use crate::logic::media::Media;
+use crate::peer::chain::Chain;
 use crate::peer::codecs::Codec;
 use crate::peer::connection::Terms;
+use crate::peer::encoders::AudioTerms;
 use crate::peer::sockets::Addresses;
 
 /// When the end of a visit ends the pipeline.
@@ -77,6 +80,11 @@ pub struct Settings {
     pub desired_playing_state: PlayingState,
     pub video_chain: Option<String>,
     pub audio_chain: Option<String>,
+    /// Bits a second of each stream of video that is sent.
+    pub min_bitrate: u32,
+    pub max_bitrate: u32,
+    pub stereo: bool,
+    pub dtx: bool,
 }
 
 impl Default for Settings {
@@ -100,6 +108,10 @@ impl Default for Settings {
             desired_playing_state: PlayingState::Any,
             video_chain: None,
             audio_chain: None,
+            min_bitrate: 100_000,
+            max_bitrate: 2_000_000,
+            stereo: true,
+            dtx: false,
         }
     }
 }
@@ -149,10 +161,47 @@ impl Settings {
         Terms {
             drain_timeout: Duration::from_millis(self.drain_timeout.into()),
             time_limit: milliseconds(self.connection_timeout),
+            bitrate: self.bitrate(),
+            audio: AudioTerms {
+                stereo: self.stereo,
+                dtx: self.dtx,
+            },
+        }
+    }
+
+    pub fn bitrate(&self) -> Limits {
+        Limits {
+            min: self.min_bitrate.into(),
+            max: self.max_bitrate.into(),
         }
     }
 
     pub fn plan(&self) -> Result<Plan, Impossible> {
+        if self.min_bitrate > self.max_bitrate {
+            let problem = format!(
+                "it must not be greater than max-bitrate={}",
+                self.max_bitrate
+            );
+            return Err(impossible(
+                "min-bitrate",
+                &self.min_bitrate.to_string(),
+                problem,
+            ));
+        }
+        let video_chain = chain("video-chain", self.video_chain.as_deref())?;
+        let audio_chain = chain("audio-chain", self.audio_chain.as_deref())?;
+        let of_video = video_chain.as_ref().and_then(|c| c.returns(Media::Video));
+        let of_audio = audio_chain.as_ref().and_then(|c| c.returns(Media::Audio));
+        if let Some((one, other)) = of_video.zip(of_audio)
+            && one == other
+        {
+            let problem = format!(
+                "video-chain sends back {} too; one chain may do so for each kind, the other needs a sink",
+                one.as_str()
+            );
+            let value = self.audio_chain.as_deref().unwrap_or_default();
+            return Err(impossible("audio-chain", value, problem));
+        }
         let doors = words(&self.doors)
             .map(|word| {
                 word.parse()
@@ -186,8 +235,8 @@ impl Settings {
                 setup: milliseconds(self.setup_timeout),
                 disconnect: milliseconds(self.disconnect_timeout),
             },
-            video_chain: chain("video-chain", self.video_chain.as_deref())?,
-            audio_chain: chain("audio-chain", self.audio_chain.as_deref())?,
+            video_chain,
+            audio_chain,
         })
     }
 

@@ -9,7 +9,8 @@ use gst::prelude::*;
 
 use super::{RtcSessionSrc, actions};
 use crate::logic::registry::ConnectionId;
-use crate::peer::branch::Chain;
+use crate::logic::return_lines::Returns;
+use crate::peer::chain::Chain;
 use crate::peer::codecs::Media;
 use crate::peer::stage::Stage;
 
@@ -117,6 +118,15 @@ impl Stage for ElementStage {
         match media {
             Media::Video => self.video_chain.clone(),
             Media::Audio => self.audio_chain.clone(),
+        }
+    }
+
+    fn returns(&self) -> Returns {
+        let of = |media| self.chain(media).and_then(|chain| chain.returns(media));
+        Returns {
+            of_video: of(Media::Video),
+            of_audio: of(Media::Audio),
+            ..Returns::default()
         }
     }
 

@@ -5,6 +5,8 @@
 
 use std::collections::HashSet;
 
+use crate::logic::return_lines::{Assigned, MediaLine, Returns, assign};
+
 /// Longest session description that is read.
 pub const MAX_SDP_BYTES: usize = 64 * 1024;
 /// Most m-lines in a description.
@@ -77,19 +79,16 @@ pub enum SdpError {
     },
 }
 
-/// One m-line: what later offers of the same connection are compared with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MediaLine {
-    pub mid: String,
-    /// "audio", "video" or "application".
-    pub kind: String,
-}
-
 /// An offer that may be given to a parser.
 #[derive(Debug, Clone)]
 pub struct CheckedOffer {
     pub sdp: String,
+    /// What later offers of the same connection are compared with.
     pub media: Vec<MediaLine>,
+    /// The lines that we send on.
+    pub returns: Vec<Assigned>,
+    /// Whether the peer tells how packets arrive, by which bandwidth is estimated.
+    pub transport_feedback: bool,
 }
 
 /// One section of a description: the session's, or an m-line's.
@@ -106,6 +105,12 @@ impl<'a> Section<'a> {
                 None => rest.is_empty().then_some(rest),
             }
         })
+    }
+
+    fn direction(&self) -> Option<&'a str> {
+        const DIRECTIONS: [&str; 4] = ["sendrecv", "sendonly", "recvonly", "inactive"];
+        let attributes = self.lines.iter().rev().filter_map(|l| l.strip_prefix("a="));
+        attributes.into_iter().find(|l| DIRECTIONS.contains(l))
     }
 
     fn kind(&self) -> Option<&'a str> {
@@ -131,9 +136,13 @@ impl<'a> Section<'a> {
 
 /// Checks an offer and takes out what we cannot use.
 ///
-/// `previous` are the m-lines of the connection's last offer, empty for a first one. We only receive: a
-/// line that wants both directions is answered as if it only sent.
-pub fn check_offer(text: &str, previous: &[MediaLine]) -> Result<CheckedOffer, SdpError> {
+/// `previous` are the m-lines of the connection's last offer, empty for a first one. Where we have nothing to send,
+/// according to `returns`, a line that wants both directions is answered as if it only sent.
+pub fn check_offer(
+    text: &str,
+    previous: &[MediaLine],
+    returns: &Returns,
+) -> Result<CheckedOffer, SdpError> {
     if text.len() > MAX_SDP_BYTES {
         return Err(SdpError::TooLong(text.len()));
     }
@@ -197,9 +206,16 @@ pub fn check_offer(text: &str, previous: &[MediaLine]) -> Result<CheckedOffer, S
             });
         }
     }
+    let returns = assign(&lines, returns);
+    let transport_feedback = media.iter().zip(&lines).any(|(section, line)| {
+        let mut feedback = section.attributes("rtcp-fb");
+        line.receives && feedback.any(|value| value.ends_with(" transport-cc"))
+    });
     Ok(CheckedOffer {
-        sdp: rewrite(&sections),
+        sdp: rewrite(&sections, &lines, &returns),
         media: lines,
+        returns,
+        transport_feedback,
     })
 }
 
@@ -220,9 +236,13 @@ fn check_mids(session: &Section, media: &[Section]) -> Result<Vec<MediaLine>, Sd
         if !seen.insert(mid) {
             return Err(SdpError::DuplicateMid(mid.to_owned()));
         }
+        let direction = section.direction().or_else(|| session.direction());
+        let is = |one: &str| direction.unwrap_or("sendrecv") == one;
         lines.push(MediaLine {
             mid: mid.to_owned(),
             kind: section.kind().unwrap_or_default().to_owned(),
+            sends: !section.rejected() && (is("sendrecv") || is("sendonly")),
+            receives: !section.rejected() && (is("sendrecv") || is("recvonly")),
         });
     }
     for group in session.attributes("group") {
@@ -278,31 +298,28 @@ fn check_transport(session: &Section, media: &[Section]) -> Result<(), SdpError>
     }
 }
 
-fn rewrite(sections: &[Section]) -> String {
+fn rewrite(sections: &[Section], lines: &[MediaLine], returns: &[Assigned]) -> String {
     let mut out = String::new();
-    for section in sections {
-        let media = matches!(section.kind(), Some("audio" | "video"));
-        let mut direction = media.then_some("a=sendonly");
+    // The session's own section stands before the lines'.
+    let lines = std::iter::once(None).chain(lines.iter().map(Some));
+    for (section, media) in sections.iter().zip(lines) {
         for line in &section.lines {
-            let line = match *line {
-                "a=sendrecv" | "a=sendonly" if media => continue,
-                "a=recvonly" | "a=inactive" if media => {
-                    direction = Some("a=inactive");
-                    continue;
-                }
-                // On the session's level a direction is only a default, and each line gets its own.
+            match *line {
+                // Each line gets its own at its end; on the session's level a direction is only a default.
                 "a=sendrecv" | "a=sendonly" | "a=recvonly" | "a=inactive" => continue,
-                line => line,
-            };
-            if line.starts_with("a=candidate:") && !usable_candidate(line) {
-                continue;
+                line if line.starts_with("a=candidate:") && !usable_candidate(line) => continue,
+                line => out.push_str(line),
             }
-            out.push_str(line);
             out.push_str("\r\n");
         }
-        if let Some(direction) = direction {
-            out.push_str(direction);
-            out.push_str("\r\n");
+        if let Some(line) = media.filter(|line| line.media().is_some()) {
+            let receives = returns.iter().any(|assigned| assigned.mid == line.mid);
+            out.push_str(match (line.sends, receives) {
+                (true, true) => "a=sendrecv\r\n",
+                (true, false) => "a=sendonly\r\n",
+                (false, true) => "a=recvonly\r\n",
+                (false, false) => "a=inactive\r\n",
+            });
         }
     }
     out
@@ -342,6 +359,11 @@ fn usable_candidate(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logic::media::Media;
+
+    fn check(text: &str, previous: &[MediaLine]) -> Result<CheckedOffer, SdpError> {
+        check_offer(text, previous, &Returns::default())
+    }
 
     fn offer(session: &str, media: &[&str]) -> String {
         let mut text = format!(
@@ -358,7 +380,7 @@ mod tests {
 
     #[test]
     fn lines_that_want_both_directions_are_answered_as_if_they_sent() {
-        let checked = check_offer(&offer("", &[VIDEO, AUDIO]), &[]).unwrap();
+        let checked = check(&offer("", &[VIDEO, AUDIO]), &[]).unwrap();
         assert_eq!(checked.sdp.matches("a=sendonly").count(), 2);
         assert!(!checked.sdp.contains("a=sendrecv"));
         assert_eq!(checked.media[1].kind, "audio");
@@ -367,16 +389,51 @@ mod tests {
     #[test]
     fn a_line_that_only_receives_gets_nothing() {
         let text = offer("", &[&VIDEO.replace("sendrecv", "recvonly")]);
-        assert!(check_offer(&text, &[]).unwrap().sdp.contains("a=inactive"));
+        assert!(check(&text, &[]).unwrap().sdp.contains("a=inactive"));
+    }
+
+    #[test]
+    fn each_line_has_the_direction_of_what_is_sent_on_it() {
+        let echo = Returns {
+            of_video: Some(Media::Video),
+            ..Returns::default()
+        };
+        for (asked, right) in [
+            ("sendrecv", "sendrecv"),
+            ("sendonly", "sendonly"),
+            ("recvonly", "inactive"),
+            ("inactive", "inactive"),
+        ] {
+            let text = offer("", &[&VIDEO.replace("sendrecv", asked), AUDIO]);
+            let checked = check_offer(&text, &[], &echo).unwrap();
+            let said: Vec<_> = checked.sdp.matches(&format!("a={right}\r\n")).collect();
+            assert_eq!(said.len(), 1 + usize::from(right == "sendonly"), "{asked}");
+        }
+        let published = Returns {
+            video: 1,
+            ..Returns::default()
+        };
+        let text = offer("a=recvonly\r\n", &[&VIDEO.replace("a=sendrecv\r\n", "")]);
+        let checked = check_offer(&text, &[], &published).unwrap();
+        assert!(checked.sdp.ends_with("a=recvonly\r\n"), "{}", checked.sdp);
+    }
+
+    #[test]
+    fn feedback_counts_on_a_line_that_we_send_on() {
+        let line = VIDEO.replace("a=mid:0", "a=rtcp-fb:96 transport-cc\r\na=mid:0");
+        let text = offer("", &[&line]);
+        assert!(check(&text, &[]).unwrap().transport_feedback);
+        let text = offer("", &[&line.replace("sendrecv", "sendonly")]);
+        assert!(!check(&text, &[]).unwrap().transport_feedback);
     }
 
     #[test]
     fn text_that_is_no_description_is_refused_with_its_beginning() {
-        let error = check_offer("hello", &[]).unwrap_err();
+        let error = check("hello", &[]).unwrap_err();
         assert_eq!(error, SdpError::NotSdp("hello".into()));
-        assert!(matches!(check_offer("", &[]), Err(SdpError::NotSdp(_))));
+        assert!(matches!(check("", &[]), Err(SdpError::NotSdp(_))));
         assert!(matches!(
-            check_offer("v=0\r\nnonsense", &[]),
+            check("v=0\r\nnonsense", &[]),
             Err(SdpError::BadLine { line: 2, .. })
         ));
     }
@@ -384,7 +441,7 @@ mod tests {
     #[test]
     fn bounds_hold_before_anything_is_parsed() {
         assert!(matches!(
-            check_offer(&"v".repeat(MAX_SDP_BYTES + 1), &[]),
+            check(&"v".repeat(MAX_SDP_BYTES + 1), &[]),
             Err(SdpError::TooLong(_))
         ));
         let lines: Vec<_> = (0..17)
@@ -392,17 +449,17 @@ mod tests {
             .collect();
         let lines: Vec<_> = lines.iter().map(String::as_str).collect();
         assert_eq!(
-            check_offer(&offer("", &lines), &[]).unwrap_err(),
+            check(&offer("", &lines), &[]).unwrap_err(),
             SdpError::TooManyMediaLines(17)
         );
         let candidate = "a=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n";
         let text = offer("", &[VIDEO, &candidate.repeat(201)]);
         assert_eq!(
-            check_offer(&text, &[]).unwrap_err(),
+            check(&text, &[]).unwrap_err(),
             SdpError::TooManyCandidates(201)
         );
         let text = offer("", &[VIDEO, &candidate.repeat(200)]);
-        assert!(check_offer(&text, &[]).is_ok());
+        assert!(check(&text, &[]).is_ok());
     }
 
     #[test]
@@ -412,7 +469,7 @@ mod tests {
             &["m=video 9 X 96\r\na=mid:0\r\n"],
         );
         assert!(matches!(
-            check_offer(&text, &[]),
+            check(&text, &[]),
             Err(SdpError::Repeated {
                 attribute: "ice-ufrag",
                 count: 2
@@ -429,7 +486,7 @@ mod tests {
             ("twenty-two-characters!", "short", "ice-pwd", 5),
         ] {
             let text = offer("", &[&VIDEO.replace(was, is)]);
-            let error = check_offer(&text, &[]).unwrap_err();
+            let error = check(&text, &[]).unwrap_err();
             let SdpError::BadCredential {
                 attribute: a,
                 length: l,
@@ -444,14 +501,14 @@ mod tests {
 
     #[test]
     fn a_reoffer_keeps_its_lines_in_place() {
-        let first = check_offer(&offer("", &[VIDEO, AUDIO]), &[]).unwrap();
-        assert!(check_offer(&offer("", &[VIDEO, AUDIO]), &first.media).is_ok());
+        let first = check(&offer("", &[VIDEO, AUDIO]), &[]).unwrap();
+        assert!(check(&offer("", &[VIDEO, AUDIO]), &first.media).is_ok());
         assert!(matches!(
-            check_offer(&offer("", &[AUDIO, VIDEO]), &first.media),
+            check(&offer("", &[AUDIO, VIDEO]), &first.media),
             Err(SdpError::Reordered { index: 0, .. })
         ));
         assert!(matches!(
-            check_offer(&offer("", &[VIDEO]), &first.media),
+            check(&offer("", &[VIDEO]), &first.media),
             Err(SdpError::Reordered { index: 1, .. })
         ));
     }
@@ -459,25 +516,19 @@ mod tests {
     #[test]
     fn mids_are_needed_and_unique_and_bundles_name_them() {
         let text = offer("", &[&VIDEO.replace("a=mid:0\r\n", "")]);
-        assert_eq!(
-            check_offer(&text, &[]).unwrap_err(),
-            SdpError::MissingMid(0)
-        );
+        assert_eq!(check(&text, &[]).unwrap_err(), SdpError::MissingMid(0));
         for bad in ["a-b", "seventeen_letters"] {
             let text = offer("", &[&VIDEO.replace("mid:0", &format!("mid:{bad}"))]);
-            assert_eq!(
-                check_offer(&text, &[]).unwrap_err(),
-                SdpError::BadMid(bad.into())
-            );
+            assert_eq!(check(&text, &[]).unwrap_err(), SdpError::BadMid(bad.into()));
         }
         let text = offer("", &[VIDEO, VIDEO]);
         assert_eq!(
-            check_offer(&text, &[]).unwrap_err(),
+            check(&text, &[]).unwrap_err(),
             SdpError::DuplicateMid("0".into())
         );
         let text = offer("a=group:BUNDLE 0 7\r\n", &[VIDEO]);
         assert_eq!(
-            check_offer(&text, &[]).unwrap_err(),
+            check(&text, &[]).unwrap_err(),
             SdpError::UnknownBundleMid("7".into())
         );
     }
@@ -521,7 +572,7 @@ mod tests {
         let lines = "a=candidate:1 1 udp 1 abc.local 9 typ host\r\n\
                      a=candidate:2 1 tcp 1 10.0.0.1 9 typ host tcptype active\r\n\
                      a=candidate:3 1 udp 1 10.0.0.1 9 typ host\r\n";
-        let checked = check_offer(&offer("", &[VIDEO, lines]), &[]).unwrap();
+        let checked = check(&offer("", &[VIDEO, lines]), &[]).unwrap();
         assert_eq!(checked.sdp.matches("a=candidate").count(), 1);
     }
 
@@ -533,13 +584,13 @@ mod tests {
                 "m=application 9 X webrtc-datachannel\r\na=mid:0\r\na=ice-ufrag:user\r\na=ice-pwd:twenty-two-characters!\r\n",
             ],
         );
-        assert_eq!(check_offer(&text, &[]).unwrap_err(), SdpError::NoMedia);
+        assert_eq!(check(&text, &[]).unwrap_err(), SdpError::NoMedia);
     }
 
     proptest::proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "(v=0\r\n)?([a-z]=[ -~]{0,30}(\r)?\n){0,30}.{0,20}") {
-            let _ = check_offer(&text, &[]);
+            let _ = check(&text, &[]);
         }
     }
 }

@@ -4,13 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gstrtcinference::logic::bandwidth::{Bandwidth, Limits};
 use gstrtcinference::logic::connection::{EndReason, Patience};
+use gstrtcinference::logic::media::Media;
+use gstrtcinference::logic::return_lines::Returns;
 use gstrtcinference::logic::wire::sdp::check_offer;
 use gstrtcinference::peer::call::{Call, CallConfig, CallEvent, datagram};
 use gstrtcinference::peer::codecs::Codec;
+use gstrtcinference::peer::encoding::Encoded;
+use gstrtcinference::peer::lane::NetworkNews;
 use str0m::change::SdpAnswer;
 use str0m::channel::ChannelId;
-use str0m::media::{Direction, MediaKind, MediaTime, Mid};
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind, MediaTime, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
@@ -19,6 +24,12 @@ use super::network::Network;
 pub const PATIENCE: Patience = Patience {
     setup: Some(Duration::from_secs(10)),
     disconnect: Some(Duration::from_secs(5)),
+};
+const ECHO: Returns = Returns {
+    of_video: Some(Media::Video),
+    of_audio: Some(Media::Audio),
+    video: 0,
+    audio: 0,
 };
 const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 30);
 
@@ -30,6 +41,20 @@ pub struct Got {
     pub rtp_timestamp: u32,
     pub at: Duration,
 }
+
+/// What comes back to the far side, whole: the number of a frame that builds on the one before, or on none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Returned {
+    pub number: u32,
+    /// How long it was under way.
+    pub took: Duration,
+    pub at: Duration,
+}
+
+pub const LIMITS: Limits = Limits {
+    min: 100_000,
+    max: 1_500_000,
+};
 
 pub struct Bench {
     start: Instant,
@@ -54,6 +79,18 @@ pub struct Bench {
     /// Texts that came to us, and to the far side.
     pub our_texts: Vec<String>,
     pub far_texts: Vec<String>,
+    /// Whether our side sends video back.
+    pub returning: bool,
+    pub bandwidth: Bandwidth,
+    next_return: Instant,
+    return_keyframe: bool,
+    pub returns_made: u32,
+    pub returns_skipped: u32,
+    made_at: Vec<Instant>,
+    pub returned: Vec<Returned>,
+    /// Whether the far side's picture is whole.
+    far_whole: bool,
+    far_asked: Option<Instant>,
 }
 
 impl Bench {
@@ -66,16 +103,20 @@ impl Bench {
             .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
             .clear_codecs()
             .enable_vp8(true)
+            .set_reordering_size_video(1000)
+            .set_reordering_timeout_video(Some(Duration::from_millis(600)))
             .build(start);
         far.add_local_candidate(Candidate::host(far_at, "udp").unwrap());
         let mut change = far.sdp_api();
         let far_mid = change.add_media(MediaKind::Video, Direction::SendRecv, None, None, None);
         change.add_channel("results".into());
         let (offer, pending) = change.apply().unwrap();
-        let offer = check_offer(&offer.to_sdp_string(), &[]).unwrap();
-        let config = CallConfig::new(vec![Codec::Vp8], Duration::from_millis(150), PATIENCE);
+        let offer = check_offer(&offer.to_sdp_string(), &[], &ECHO).unwrap();
+        let latency = Duration::from_millis(150);
+        let config = CallConfig::new(vec![Codec::Vp8], latency, PATIENCE, LIMITS);
         let candidates = [Candidate::host(ours_at, "udp").unwrap()];
-        let (ours, answer) = Call::answer(&config, &offer, &candidates, start).unwrap();
+        let (mut ours, answer) = Call::answer(&config, &offer, &candidates, start).unwrap();
+        assert_eq!(ours.send_lines(&offer.returns).len(), 1);
         let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
         far.sdp_api().accept_answer(pending, answer).unwrap();
         Self {
@@ -98,6 +139,16 @@ impl Bench {
             far_channel: None,
             our_texts: Vec::new(),
             far_texts: Vec::new(),
+            returning: false,
+            bandwidth: Bandwidth::new(LIMITS),
+            next_return: start,
+            return_keyframe: true,
+            returns_made: 0,
+            returns_skipped: 0,
+            made_at: Vec::new(),
+            returned: Vec::new(),
+            far_whole: false,
+            far_asked: None,
         }
     }
 
@@ -138,6 +189,9 @@ impl Bench {
                     next = next.min(self.next_frame);
                 }
             }
+            if self.returning && self.connected.is_some() {
+                next = next.min(self.next_return);
+            }
             next = next
                 .min(self.network.next_at().unwrap_or(until))
                 .max(self.now);
@@ -172,6 +226,10 @@ impl Bench {
             self.ours.tick(now);
             self.settle();
         }
+        if self.returning && self.connected.is_some() && self.next_return <= now {
+            self.send_back();
+            self.settle();
+        }
         if !self.vanished {
             if self.far_timeout <= now {
                 self.far.handle_input(Input::Timeout(now)).unwrap();
@@ -182,6 +240,65 @@ impl Bench {
                 self.settle();
             }
         }
+    }
+
+    /// A frame of invented VP8 as long as an encoder would make it that keeps to its bitrate.
+    fn send_back(&mut self) {
+        let now = self.now;
+        self.next_return = now + FRAME;
+        if !self.bandwidth.admits(now) {
+            self.returns_skipped += 1;
+            return;
+        }
+        let keyframe = std::mem::take(&mut self.return_keyframe);
+        let share = self.bandwidth.target() as usize / 8 / 30;
+        let mut data = vec![u8::from(!keyframe); if keyframe { share * 6 } else { share }];
+        data[3..7].copy_from_slice(&self.returns_made.to_be_bytes());
+        self.bandwidth.on_sent(data.len(), now);
+        let frame = Encoded {
+            codec: Codec::Vp8,
+            data: data.into(),
+            rtp_time: u64::from(self.returns_made) * 3_000,
+            wallclock: now,
+            keyframe,
+        };
+        assert!(self.ours.write(self.far_mid, &frame, now));
+        self.made_at.push(now);
+        self.returns_made += 1;
+    }
+
+    /// The far side does what a browser does: shows whole pictures, and asks for a keyframe when it has none.
+    fn take_back(&mut self, data: &str0m::media::MediaData) {
+        let now = self.now;
+        let keyframe = data.data[0] & 1 == 0;
+        if keyframe || (data.contiguous && self.far_whole) {
+            self.far_whole = true;
+            let number = u32::from_be_bytes(data.data[3..7].try_into().unwrap());
+            self.returned.push(Returned {
+                number,
+                took: now - self.made_at[number as usize],
+                at: now - self.start,
+            });
+            return;
+        }
+        self.far_whole = false;
+        let patience = Duration::from_millis(200);
+        if self.far_asked.is_none_or(|asked| now >= asked + patience) {
+            self.far_asked = Some(now);
+            let mut writer = self.far.writer(self.far_mid).unwrap();
+            writer
+                .request_keyframe(None, KeyframeRequestKind::Pli)
+                .unwrap();
+        }
+    }
+
+    /// Whole pictures a second that the far side has seen in that time.
+    pub fn returned_fps(&self, since: Duration, until: Duration) -> f64 {
+        let seen = self
+            .returned
+            .iter()
+            .filter(|r| r.at >= since && r.at < until);
+        seen.count() as f64 / (until - since).as_secs_f64()
     }
 
     /// A frame of invented VP8: a payload header that says key or not, the frame's number, and filling.
@@ -216,6 +333,7 @@ impl Bench {
                     self.keyframe_requests += 1;
                     self.wants_keyframe = true;
                 }
+                Output::Event(Event::MediaData(data)) => self.take_back(&data),
                 Output::Event(Event::ChannelOpen(id, _)) => self.far_channel = Some(id),
                 Output::Event(Event::ChannelData(data)) => {
                     self.far_texts.push(String::from_utf8(data.data).unwrap());
@@ -234,6 +352,10 @@ impl Bench {
                     self.next_frame = now;
                 }
                 CallEvent::Channel => {}
+                CallEvent::KeyframeWanted(_) => self.return_keyframe = true,
+                CallEvent::Network(NetworkNews::Estimate(bits)) => self.bandwidth.on_estimate(bits),
+                CallEvent::Network(NetworkNews::Remb(bits)) => self.bandwidth.on_remb(bits),
+                CallEvent::Network(NetworkNews::Loss(share)) => self.bandwidth.on_loss(share, now),
                 CallEvent::Frame(frame) => self.got.push(Got {
                     number: u32::from_be_bytes(frame.data[3..7].try_into().unwrap()),
                     keyframe: frame.keyframe,

@@ -162,3 +162,73 @@ fn frames_lost_behind_the_call_bring_a_keyframe() {
     assert!(bench.got[before].keyframe);
     assert!(bench.got.len() > before + 20);
 }
+
+fn bad(loss: f64) -> Conditions {
+    Conditions {
+        loss,
+        delay: Duration::from_millis(20),
+        jitter: Duration::from_millis(60),
+        ..Conditions::default()
+    }
+}
+
+#[test]
+fn what_is_sent_back_keeps_flowing_through_loss_and_recovers_from_it() {
+    for seed in 20..30 {
+        let mut bench = Bench::connected(seed);
+        bench.returning = true;
+        bench.run(5 * SECOND);
+        let good = bench.returned_fps(bench.elapsed() - 2 * SECOND, bench.elapsed());
+        assert!(good > 28.0, "seed {seed}: {good} fps over a good network");
+        bench.network.conditions = bad(0.05);
+        bench.run(10 * SECOND);
+        let adapted = bench.elapsed();
+        bench.run(20 * SECOND);
+        let fps = bench.returned_fps(adapted, bench.elapsed());
+        assert!(fps >= 20.0, "seed {seed}: {fps:.1} fps through loss");
+        bench.network.conditions = bad(0.0);
+        bench.run(3 * SECOND);
+        let recovered = bench.elapsed();
+        bench.run(3 * SECOND);
+        let fps = bench.returned_fps(recovered, bench.elapsed());
+        assert!(fps >= 28.0, "seed {seed}: {fps:.1} fps after it");
+    }
+}
+
+#[test]
+fn a_narrow_network_gets_less_and_nothing_queues_up() {
+    for seed in 40..45 {
+        let mut bench = Bench::connected(seed);
+        bench.returning = true;
+        bench.network.conditions = Conditions {
+            rate: Some(500_000),
+            delay: Duration::from_millis(20),
+            ..Conditions::default()
+        };
+        bench.sending = false;
+        bench.run(10 * SECOND);
+        let adapted = bench.elapsed();
+        bench.run(20 * SECOND);
+        let fps = bench.returned_fps(adapted, bench.elapsed());
+        let late = bench.returned.iter().filter(|r| r.at >= adapted);
+        let mut took: Vec<Duration> = late.map(|r| r.took).collect();
+        took.sort();
+        // Looking for more bandwidth than there is fills the network's own queue for a moment.
+        let (p50, p95) = (took[took.len() / 2], took[took.len() * 95 / 100]);
+        eprintln!(
+            "{seed} {fps} {p50:?} {p95:?} {} {}",
+            bench.returns_skipped,
+            bench.bandwidth.target()
+        );
+        assert!(fps >= 20.0, "seed {seed}: {fps:.1} fps");
+        assert!(
+            p50 < Duration::from_millis(100),
+            "seed {seed}: {p50:?} in the middle"
+        );
+        assert!(
+            p95 < Duration::from_millis(600),
+            "seed {seed}: {p95:?} at 95 %"
+        );
+        assert!(bench.bandwidth.target() < 600_000, "seed {seed}");
+    }
+}

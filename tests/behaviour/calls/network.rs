@@ -1,7 +1,7 @@
 //! A network between two ends: loses, delays, reorders, duplicates and goes dark, the same way for the same seed.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ pub struct Conditions {
     pub delay: Duration,
     /// What it may take in addition; datagrams overtake each other.
     pub jitter: Duration,
+    /// Bits a second that each destination can be sent; more waits, and what would wait for longer than half a second is lost.
+    pub rate: Option<u64>,
     /// Since the bench began; nothing passes.
     pub blackout: Option<Range<Duration>>,
 }
@@ -36,6 +38,8 @@ pub struct Network {
     random: fastrand::Rng,
     number: u64,
     under_way: BinaryHeap<Reverse<Datagram>>,
+    /// Until when the way to each destination is taken.
+    busy: HashMap<SocketAddr, Instant>,
 }
 
 impl Network {
@@ -46,6 +50,7 @@ impl Network {
             random: fastrand::Rng::with_seed(seed),
             number: 0,
             under_way: BinaryHeap::new(),
+            busy: HashMap::new(),
         }
     }
 
@@ -65,10 +70,20 @@ impl Network {
             if self.random.f64() < self.conditions.loss {
                 continue;
             }
+            let mut leaves = now;
+            if let Some(rate) = self.conditions.rate {
+                let busy = self.busy.entry(destination).or_insert(now);
+                if *busy > now + Duration::from_millis(500) {
+                    continue;
+                }
+                let takes = Duration::from_secs_f64(bytes.len() as f64 * 8.0 / rate as f64);
+                *busy = (*busy).max(now) + takes;
+                leaves = *busy;
+            }
             let jitter = self.conditions.jitter.mul_f64(self.random.f64());
             self.number += 1;
             self.under_way.push(Reverse(Datagram {
-                at: now + self.conditions.delay + jitter,
+                at: leaves + self.conditions.delay + jitter,
                 number: self.number,
                 source,
                 destination,

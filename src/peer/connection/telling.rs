@@ -1,0 +1,158 @@
+//! What a connection says: messages on the bus, texts to its visitor.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Connection, DATA_PER_SECOND, End, Output, lock};
+use crate::logic::connection::{EndReason, Phase};
+use crate::peer::CAT;
+
+impl Connection {
+    /// The visitor sent something on a data channel.
+    pub fn on_message(&self, label: String, data: Vec<u8>, binary: bool, now: Instant) {
+        let allowed = {
+            let mut rate = lock(&self.data_rate);
+            let (messages, bytes) = &mut *rate;
+            let allowed = messages.allows(now, 1) && bytes.allows(now, data.len());
+            if !allowed && messages.dropped + bytes.dropped == 1 {
+                gst::warning!(
+                    CAT,
+                    "{}: more than {DATA_PER_SECOND} messages a second are dropped",
+                    self.id
+                );
+            }
+            allowed
+        };
+        if !allowed {
+            return;
+        }
+        let message = gst::Structure::builder("rtc-data")
+            .field("connection-id", self.id.as_str())
+            .field("channel", label.replace('\0', "\u{fffd}"));
+        let message = match String::from_utf8(data) {
+            // A GStreamer string ends with the first NUL.
+            Ok(text) if !binary && !text.contains('\0') => message.field("text", text),
+            Ok(text) => message.field("bytes", gst::glib::Bytes::from_owned(text.into_bytes())),
+            Err(error) => message.field("bytes", gst::glib::Bytes::from_owned(error.into_bytes())),
+        };
+        self.stage.post(message.build());
+    }
+
+    pub(super) fn say_streams_ended(&self, reason: EndReason) {
+        let outlets = lock(&self.outlets).take().unwrap_or_default();
+        for outlet in outlets {
+            let (buffers, dropped, duration) = outlet.account();
+            self.stage.post(
+                gst::Structure::builder("rtc-stream-ended")
+                    .field("connection-id", self.id.as_str())
+                    .field("stream-id", &outlet.stream.stream_id)
+                    .field("media", outlet.stream.media)
+                    .field("reason", reason.as_str())
+                    .field("buffers", buffers)
+                    .field("dropped", dropped)
+                    .field("duration", duration.as_nanos() as u64)
+                    .build(),
+            );
+        }
+    }
+
+    /// Says that the answer was handed out.
+    pub fn say_created(&self) {
+        self.metrics.created(self.visitor.door);
+        self.stage.post(
+            gst::Structure::builder("rtc-connection-created")
+                .field("connection-id", self.id.as_str())
+                .field_if_some("external-id", self.visitor.external_id.as_deref())
+                .field("door", self.visitor.door)
+                .field("remote-address", self.visitor.remote.to_string())
+                .field("created-at", self.created_at)
+                .field("data", &self.visitor.data)
+                .build(),
+        );
+        self.enter(Phase::Connecting);
+    }
+
+    /// Moves on to a phase and says so.
+    pub(super) fn enter(&self, new: Phase) {
+        let old = std::mem::replace(&mut *lock(&self.phase), new);
+        let counted = (old != Phase::Signalling).then_some(old);
+        self.metrics.moved(self.visitor.door, counted, new);
+        self.stage.post(
+            gst::Structure::builder("rtc-connection-state")
+                .field("connection-id", self.id.as_str())
+                .field("old", old.as_str())
+                .field("new", new.as_str())
+                .field("signalling", new == Phase::Signalling)
+                .field("playing", new == Phase::Playing)
+                .build(),
+        );
+    }
+
+    pub(super) fn say_end(&self, end: &End, lasted: Duration) {
+        self.metrics.ended(end.reason);
+        let outputs = lock(&self.outputs).take();
+        if let Some(outputs) = outputs {
+            // Without a reader nobody is told.
+            let _ = outputs.send(Output::Ended(last_text(end).into()));
+        }
+        self.enter(Phase::Ended);
+        self.stage.post(
+            gst::Structure::builder("rtc-connection-ended")
+                .field("connection-id", self.id.as_str())
+                .field_if_some("external-id", self.visitor.external_id.as_deref())
+                .field("door", self.visitor.door)
+                .field("reason", end.reason.as_str())
+                .field_if_some("detail", end.detail.as_deref())
+                .field("duration", lasted.as_nanos() as u64)
+                .field("had-media", self.had_media.load(Ordering::Relaxed))
+                .build(),
+        );
+        let (sent, dropped) = self.outbox.counts();
+        gst::info!(
+            CAT,
+            "{} ended: {}, {sent} texts sent, {dropped} dropped",
+            self.id,
+            end.reason.as_str()
+        );
+    }
+
+    pub(super) fn say_error(&self, error: &str, fatal: bool) {
+        self.stage.post(
+            gst::Structure::builder("rtc-connection-error")
+                .field("connection-id", self.id.as_str())
+                .field("error", error)
+                .field("fatal", fatal)
+                .build(),
+        );
+    }
+
+    pub(super) fn on_result(&self, result: &gst::StructureRef) {
+        if let Ok(latency) = result.get::<u64>("latency") {
+            self.metrics.result(Duration::from_nanos(latency));
+        }
+        let Ok(json) = result.get::<String>("json") else {
+            return;
+        };
+        if let Some(outputs) = lock(&self.outputs)
+            .as_ref()
+            .filter(|outputs| outputs.receiver_count() > 0)
+        {
+            // Without a reader nobody is told.
+            let _ = outputs.send(Output::Result(json.as_str().into()));
+        }
+        self.send_text(json);
+    }
+}
+
+/// What the peer and the readers of its results are told of an end.
+pub(super) fn last_text(end: &End) -> String {
+    let failed = end.reason == EndReason::HandlerError;
+    let errors: Vec<_> = end.detail.iter().filter(|_| failed).collect();
+    serde_json::json!({
+        "errors": errors,
+        "processing_complete": true,
+        "termination_reason": end.reason.as_str(),
+        "detail": end.detail,
+    })
+    .to_string()
+}

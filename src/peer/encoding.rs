@@ -1,0 +1,596 @@
+//! Raw or encoded frames in, encoded ones out, in the thread that brings them: the way of a stream to its peers.
+//!
+//! An encoder is made when there are frames and somebody who takes them, and made anew when what is taken changes. Frames
+//! that nobody can take, or that the network has no room for, are dropped before they cost anything.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+use super::codecs::{Codec, Media};
+use super::encoders::{AudioTerms, EncoderElements, can_encode};
+use super::scene::take_out;
+use crate::logic::frame_facts::FrameFacts;
+use crate::logic::return_clock::ReturnClock;
+
+/// A bitrate that differs by less than this share is not worth telling the encoder.
+const SAME_BITRATE: f64 = 0.05;
+/// Between two keyframes; a peer that loses more asks again.
+const KEYFRAME_INTERVAL: Duration = Duration::from_millis(250);
+/// What a frame lasts whose successor is not known.
+const FRAME: gst::ClockTime = gst::ClockTime::from_nseconds(1_000_000_000 / 30);
+
+/// A frame as it goes on the wire.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    pub codec: Codec,
+    pub data: Arc<[u8]>,
+    /// Extended to 64 bit.
+    pub rtp_time: u64,
+    /// When what it shows was there.
+    pub wallclock: Instant,
+    pub keyframe: bool,
+}
+
+/// Who encoded frames are for. Asked from the thread that brings frames; must not block.
+pub trait Taker: Send + Sync {
+    /// What can be taken now, best first; nothing when nobody is there.
+    fn codecs(&self) -> Vec<Codec>;
+    /// Whether there is room for another frame.
+    fn admits(&self) -> bool;
+    /// Bits a second.
+    fn bitrate(&self) -> u32;
+    /// Whether the next frame is to be a keyframe; said once.
+    fn take_keyframe_wish(&self) -> bool;
+    fn take(&self, frame: Encoded);
+}
+
+/// What an encoding tells whoever made it; must not block.
+pub trait EncodingOwner: Send + Sync {
+    /// Running time now, on the clock of the frames.
+    fn running_time(&self) -> Option<gst::ClockTime>;
+    /// All that came in has come out.
+    fn drained(&self);
+    /// Frames are dropped because nobody can take them; said once for each reason.
+    fn discarded(&self, why: String);
+}
+
+pub struct Encoding {
+    pad: gst::Pad,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    media: Media,
+    audio: AudioTerms,
+    /// Where encoders live.
+    pipeline: gst::Pipeline,
+    taker: Arc<dyn Taker>,
+    owner: Arc<dyn EncodingOwner>,
+    state: Mutex<State>,
+    clock: Mutex<ReturnClock>,
+}
+
+#[derive(Default)]
+struct State {
+    segment: Option<gst::Event>,
+    encoder: Option<Encoder>,
+    /// When the last keyframe was asked of the encoder, and whether another one is wanted since.
+    keyframe_at: Option<Instant>,
+    keyframe_wanted: bool,
+    last_pts: Option<gst::ClockTime>,
+    said: Option<String>,
+    stopped: bool,
+}
+
+struct Encoder {
+    codec: Codec,
+    /// Made for these.
+    input: gst::Caps,
+    /// Pushes into the elements.
+    feed: gst::Pad,
+    /// Takes what leaves them.
+    tail: gst::Pad,
+    elements: Vec<gst::Element>,
+    /// Absent where frames pass untouched.
+    control: Option<EncoderElements>,
+    bitrate: u32,
+}
+
+impl Encoding {
+    /// `pipeline` plays, and its bus hears of what fails.
+    pub fn new(
+        media: Media,
+        audio: AudioTerms,
+        pipeline: &gst::Pipeline,
+        taker: Arc<dyn Taker>,
+        owner: Arc<dyn EncodingOwner>,
+    ) -> Self {
+        let rate = match media {
+            Media::Video => Codec::Vp8,
+            Media::Audio => Codec::Opus,
+        };
+        let inner = Arc::new(Inner {
+            media,
+            audio,
+            pipeline: pipeline.clone(),
+            taker,
+            owner,
+            state: Mutex::default(),
+            clock: Mutex::new(ReturnClock::new(rate.clock_rate(), media == Media::Audio)),
+        });
+        let for_frames = inner.clone();
+        let for_events = inner.clone();
+        let for_queries = inner.clone();
+        let pad = gst::Pad::builder(gst::PadDirection::Sink)
+            .name(format!("return-{}", media.as_str()))
+            .chain_function(move |pad, _, buffer| for_frames.chain(pad, buffer))
+            .event_function(move |_, _, event| for_events.event(event))
+            .query_function(move |pad, parent, query| for_queries.query(pad, parent, query))
+            .build();
+        // Fails only for a pad whose element refuses, and this one has none.
+        let _ = pad.set_active(true);
+        Self { pad, inner }
+    }
+
+    /// Takes raw frames in system memory, or encoded ones that fit.
+    pub fn pad(&self) -> &gst::Pad {
+        &self.pad
+    }
+
+    /// Frames are dropped from now on, and the encoder goes. No frame may be under way.
+    pub fn stop(&self) {
+        let encoder = {
+            let mut state = self.inner.lock();
+            state.stopped = true;
+            state.encoder.take()
+        };
+        let _ = self.pad.set_active(false);
+        if let Some(encoder) = encoder {
+            encoder.stop(&self.inner.pipeline);
+        }
+    }
+}
+
+/// What a pad of that kind takes, raw frames first.
+pub fn accepted(media: Media) -> gst::Caps {
+    let mut caps = gst::Caps::builder(match media {
+        Media::Video => "video/x-raw",
+        Media::Audio => "audio/x-raw",
+    })
+    .build();
+    let codecs: &[Codec] = match media {
+        Media::Video => &Codec::VIDEO,
+        Media::Audio => &[Codec::Opus],
+    };
+    for codec in codecs {
+        let mut encoded = codec.caps();
+        for structure in encoded.make_mut().iter_mut() {
+            // Streams of one channel are as good.
+            structure.remove_fields(["channels", "rate"]);
+        }
+        caps.merge(encoded);
+    }
+    caps
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn query(
+        &self,
+        pad: &gst::Pad,
+        parent: Option<&impl IsA<gst::Object>>,
+        query: &mut gst::QueryRef,
+    ) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Caps(caps) => {
+                let all = accepted(self.media);
+                let found = match caps.filter_owned() {
+                    Some(filter) => filter.intersect_with_mode(&all, gst::CapsIntersectMode::First),
+                    None => all,
+                };
+                caps.set_result(&found);
+                true
+            }
+            gst::QueryViewMut::AcceptCaps(accept) => {
+                let fits = accept.caps_owned().can_intersect(&accepted(self.media));
+                accept.set_result(fits);
+                true
+            }
+            gst::QueryViewMut::Allocation(_) => false,
+            _ => gst::Pad::query_default(pad, parent, query),
+        }
+    }
+
+    fn event(&self, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Segment(_) => {
+                let feed = {
+                    let mut state = self.lock();
+                    state.segment = Some(event.clone());
+                    state.feed()
+                };
+                if let Some(feed) = feed {
+                    feed.push_event(event);
+                }
+            }
+            gst::EventView::Eos(_) => {
+                let feed = self.lock().feed();
+                if let Some(feed) = feed {
+                    feed.push_event(event);
+                }
+                self.owner.drained();
+            }
+            gst::EventView::FlushStart(_) | gst::EventView::FlushStop(_) => {
+                let feed = self.lock().feed();
+                if let Some(feed) = feed {
+                    feed.push_event(event);
+                }
+            }
+            // Caps stay on the pad until a frame comes; the rest is of no use to an encoder.
+            _ => {}
+        }
+        true
+    }
+
+    fn chain(
+        self: &Arc<Self>,
+        pad: &gst::Pad,
+        mut buffer: gst::Buffer,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
+        let codecs = self.taker.codecs();
+        let Some(codec) = self.choose(&caps, &codecs) else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        let keyframe_wish = self.taker.take_keyframe_wish();
+        if keyframe_wish {
+            self.lock().keyframe_wanted = true;
+        }
+        // What is encoded already cannot be skipped here: others may build on it.
+        let raw = is_raw(&caps);
+        if raw && !self.taker.admits() {
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        let ready = self.encoder_for(pad, &caps, codec);
+        let (feed, ask) = match ready {
+            Ok(Some(ready)) => ready,
+            // It was stopped meanwhile.
+            Ok(None) => return Err(gst::FlowError::Flushing),
+            Err(error) => {
+                gst::element_error!(self.pipeline, gst::LibraryError::Init, ("{error}"));
+                return Err(gst::FlowError::Error);
+            }
+        };
+        if let Some(tail) = ask {
+            let event = gst_video::UpstreamForceKeyUnitEvent::builder()
+                .all_headers(true)
+                .build();
+            tail.push_event(event);
+        }
+        if raw && self.media == Media::Video {
+            self.set_duration(&mut buffer);
+        }
+        let running = self.running_time_of(&buffer);
+        if let Some(at) = running {
+            let facts = FrameFacts::read(&buffer);
+            let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+            clock.note(at.into(), &facts);
+        }
+        feed.push(buffer)
+    }
+
+    /// How the frames are to be encoded; `None` says why they are discarded.
+    fn choose(&self, caps: &gst::Caps, codecs: &[Codec]) -> Option<Codec> {
+        let found = match encoded_as(caps) {
+            Some(codec) => Some(codec).filter(|codec| codecs.contains(codec)),
+            None => {
+                let chosen = self.lock().encoder.as_ref().map(|encoder| encoder.codec);
+                // Looking for an encoder opens it: only when something has changed.
+                chosen
+                    .filter(|codec| codecs.contains(codec))
+                    .or_else(|| codecs.iter().copied().find(|codec| can_encode(*codec)))
+            }
+        };
+        if found.is_none() {
+            let names: Vec<_> = codecs.iter().map(|codec| codec.as_str()).collect();
+            let why = match (encoded_as(caps), names.as_slice()) {
+                (_, []) => format!("the visitor receives no {}", self.media.as_str()),
+                (Some(codec), names) => format!(
+                    "the visitor takes no {}, only {}",
+                    codec.as_str(),
+                    names.join(", ")
+                ),
+                (None, names) => format!("no encoder for {} is installed", names.join(", ")),
+            };
+            let mut state = self.lock();
+            if state.said.as_ref() != Some(&why) {
+                state.said = Some(why.clone());
+                drop(state);
+                self.owner.discarded(why);
+            }
+        }
+        found
+    }
+
+    /// The pad that frames go into, and the one to ask for a keyframe on, if that is due. Makes an encoder where there is none
+    /// that fits.
+    #[allow(clippy::type_complexity)]
+    fn encoder_for(
+        self: &Arc<Self>,
+        pad: &gst::Pad,
+        caps: &gst::Caps,
+        codec: Codec,
+    ) -> Result<Option<(gst::Pad, Option<gst::Pad>)>, gst::glib::BoolError> {
+        let old = {
+            let mut state = self.lock();
+            if state.stopped {
+                return Ok(None);
+            }
+            let fits = state
+                .encoder
+                .as_ref()
+                .is_some_and(|e| e.codec == codec && is_raw(&e.input) == is_raw(caps));
+            if fits { None } else { state.encoder.take() }
+        };
+        if let Some(old) = old {
+            old.stop(&self.pipeline);
+        }
+        if self.lock().encoder.is_none() {
+            let encoder = self.make_encoder(pad, caps, codec)?;
+            let mut state = self.lock();
+            if state.stopped {
+                drop(state);
+                encoder.stop(&self.pipeline);
+                return Ok(None);
+            }
+            // Its first frame is one.
+            state.keyframe_wanted = false;
+            state.keyframe_at = Some(Instant::now());
+            state.encoder = Some(encoder);
+        }
+        let bits = self.taker.bitrate();
+        let mut state = self.lock();
+        let now = Instant::now();
+        let due = state.keyframe_wanted
+            && state
+                .keyframe_at
+                .is_none_or(|at| now >= at + KEYFRAME_INTERVAL);
+        if due {
+            state.keyframe_wanted = false;
+            state.keyframe_at = Some(now);
+        }
+        let Some(encoder) = &mut state.encoder else {
+            return Ok(None);
+        };
+        if let Some(control) = &encoder.control {
+            let change = (f64::from(bits) / f64::from(encoder.bitrate.max(1)) - 1.0).abs();
+            if change > SAME_BITRATE {
+                encoder.bitrate = bits;
+                control.set_bitrate(bits);
+            }
+        }
+        let new_caps = (encoder.input != *caps).then(|| encoder.told(caps));
+        encoder.input = caps.clone();
+        let (feed, tail) = (encoder.feed.clone(), encoder.tail.clone());
+        drop(state);
+        if let Some(caps) = new_caps {
+            feed.push_event(gst::event::Caps::new(&caps));
+        }
+        Ok(Some((feed, due.then_some(tail))))
+    }
+
+    fn make_encoder(
+        self: &Arc<Self>,
+        pad: &gst::Pad,
+        caps: &gst::Caps,
+        codec: Codec,
+    ) -> Result<Encoder, gst::glib::BoolError> {
+        let bits = self.taker.bitrate();
+        let failed = |error: &dyn std::fmt::Display| gst::glib::bool_error!("{error}");
+        let (elements, control) = match (is_raw(caps), codec) {
+            (true, _) => {
+                let control =
+                    EncoderElements::new(codec, bits, self.audio).map_err(|e| failed(&e))?;
+                (control.elements.clone(), Some(control))
+            }
+            // Whatever its form, frames of it leave as the wire wants them.
+            (false, Codec::H264) => {
+                let parser = gst::ElementFactory::make("h264parse")
+                    .property("config-interval", -1)
+                    .build()?;
+                let filter = gst::ElementFactory::make("capsfilter")
+                    .property("caps", codec.caps())
+                    .build()?;
+                (vec![parser, filter], None)
+            }
+            (false, _) => (Vec::new(), None),
+        };
+        // Upstream of an encoder nobody wants its events; where frames pass untouched, keyframes come from there.
+        let upstream = pad.downgrade();
+        let feed = gst::Pad::builder(gst::PadDirection::Src)
+            .event_function(move |_, _, event| {
+                if gst_video::UpstreamForceKeyUnitEvent::parse(&event).is_ok()
+                    && let Some(pad) = upstream.upgrade()
+                {
+                    pad.push_event(event);
+                }
+                true
+            })
+            .build();
+        let inner = Arc::downgrade(self);
+        let tail = gst::Pad::builder(gst::PadDirection::Sink)
+            .chain_function(move |_, _, buffer| {
+                if let Some(inner) = inner.upgrade() {
+                    inner.deliver(codec, &buffer);
+                }
+                Ok(gst::FlowSuccess::Ok)
+            })
+            .event_function(|_, _, _| true)
+            .query_function(|pad, parent, query| match query.view_mut() {
+                gst::QueryViewMut::Allocation(_) => false,
+                // What it is was asked for in front of it; the rest may change at any keyframe.
+                gst::QueryViewMut::AcceptCaps(accept) => {
+                    accept.set_result(true);
+                    true
+                }
+                _ => gst::Pad::query_default(pad, parent, query),
+            })
+            .build();
+        let encoder = Encoder {
+            codec,
+            input: caps.clone(),
+            feed,
+            tail,
+            elements,
+            control,
+            bitrate: bits,
+        };
+        if let Err(error) = encoder.start(&self.pipeline, &self.lock().segment) {
+            encoder.stop(&self.pipeline);
+            return Err(error);
+        }
+        Ok(encoder)
+    }
+
+    fn deliver(&self, codec: Codec, buffer: &gst::BufferRef) {
+        let Ok(map) = buffer.map_readable() else {
+            return;
+        };
+        // What an encoder says of silence it does not want sent.
+        if map.is_empty() || (self.audio.dtx && codec == Codec::Opus && map.len() <= 2) {
+            return;
+        }
+        let Some(at) = self.running_time_of(buffer) else {
+            return;
+        };
+        let rtp_time = {
+            let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+            clock.stamp(at.into(), buffer.duration().map(Duration::from))
+        };
+        let now = self.owner.running_time().unwrap_or(at);
+        let age = Duration::from(now.saturating_sub(at));
+        let keyframe = codec.is_audio() || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        self.taker.take(Encoded {
+            codec,
+            data: map.as_slice().into(),
+            rtp_time,
+            wallclock: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
+            keyframe,
+        });
+    }
+
+    fn running_time_of(&self, buffer: &gst::BufferRef) -> Option<gst::ClockTime> {
+        let pts = buffer.pts()?;
+        let state = self.lock();
+        let running = state.segment.as_ref().and_then(|event| match event.view() {
+            gst::EventView::Segment(segment) => segment
+                .segment()
+                .downcast_ref::<gst::ClockTime>()?
+                .to_running_time(pts),
+            _ => None,
+        });
+        running.or(Some(pts))
+    }
+
+    /// Encoders spend their bits by what a frame lasts, and decoders do not say it.
+    fn set_duration(&self, buffer: &mut gst::Buffer) {
+        let Some(pts) = buffer.pts() else {
+            return;
+        };
+        let last = self.lock().last_pts.replace(pts);
+        if buffer.duration().is_none() {
+            let since = last.and_then(|last| pts.checked_sub(last));
+            let shortest = gst::ClockTime::from_mseconds(8);
+            let duration = since
+                .map(|since| since.clamp(shortest, gst::ClockTime::SECOND))
+                .unwrap_or(FRAME);
+            buffer.make_mut().set_duration(duration);
+        }
+    }
+}
+
+impl State {
+    fn feed(&self) -> Option<gst::Pad> {
+        self.encoder.as_ref().map(|encoder| encoder.feed.clone())
+    }
+}
+
+impl Encoder {
+    /// The caps as the encoder is told them.
+    fn told(&self, caps: &gst::Caps) -> gst::Caps {
+        let mut told = caps.clone();
+        let wants_rate = self.control.as_ref().is_some_and(|c| c.wants_rate());
+        let structure = told.structure(0);
+        let rate = structure.and_then(|s| s.get::<gst::Fraction>("framerate").ok());
+        if wants_rate && rate.is_none_or(|rate| rate.numer() <= 0) {
+            told.make_mut().set("framerate", gst::Fraction::new(30, 1));
+        }
+        told
+    }
+
+    fn start(
+        &self,
+        pipeline: &gst::Pipeline,
+        segment: &Option<gst::Event>,
+    ) -> Result<(), gst::glib::BoolError> {
+        let link = |src: &gst::Pad, sink: &gst::Pad| {
+            // Our pads have no parent, so there is no hierarchy to check.
+            src.link_full(sink, gst::PadLinkCheck::empty())
+                .map_err(|error| gst::glib::bool_error!("pads do not link: {error}"))
+        };
+        self.tail.set_active(true)?;
+        self.feed.set_active(true)?;
+        pipeline.add_many(&self.elements)?;
+        gst::Element::link_many(&self.elements)?;
+        match (self.elements.first(), self.elements.last()) {
+            (Some(first), Some(last)) => {
+                let sink = first.static_pad("sink").expect("converters have one");
+                let src = last.static_pad("src").expect("encoders have one");
+                link(&src, &self.tail)?;
+                link(&self.feed, &sink)?;
+            }
+            _ => {
+                link(&self.feed, &self.tail)?;
+            }
+        }
+        for element in self.elements.iter().rev() {
+            element
+                .sync_state_with_parent()
+                .map_err(|_| gst::glib::bool_error!("{} does not start", element.name()))?;
+        }
+        self.feed.push_event(gst::event::StreamStart::new("return"));
+        self.feed
+            .push_event(gst::event::Caps::new(&self.told(&self.input)));
+        let any = gst::FormattedSegment::<gst::ClockTime>::new();
+        let segment = segment.clone();
+        self.feed
+            .push_event(segment.unwrap_or_else(|| gst::event::Segment::new(&any)));
+        Ok(())
+    }
+
+    fn stop(self, pipeline: &gst::Pipeline) {
+        let _ = self.feed.set_active(false);
+        let _ = self.tail.set_active(false);
+        for element in &self.elements {
+            take_out(pipeline, element);
+        }
+    }
+}
+
+fn is_raw(caps: &gst::Caps) -> bool {
+    let name = caps.structure(0).map(|structure| structure.name());
+    name.is_some_and(|name| name.ends_with("/x-raw"))
+}
+
+/// The codec of encoded frames; `None` for raw ones.
+fn encoded_as(caps: &gst::Caps) -> Option<Codec> {
+    let name = caps.structure(0)?.name();
+    [Codec::Vp8, Codec::H264, Codec::Opus]
+        .into_iter()
+        .find(|codec| codec.caps().structure(0).is_some_and(|s| s.name() == name))
+}
