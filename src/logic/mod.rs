@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod bandwidth;
 pub mod connection;
+pub mod continuity;
 pub mod detections;
 pub mod frame_count;
 pub mod frame_facts;
