@@ -2,10 +2,12 @@
 
 mod framemeta;
 mod inferencesink;
+mod rtcsessionsink;
 mod rtcsessionsrc;
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     framemeta::register(plugin)?;
     inferencesink::register(plugin)?;
+    rtcsessionsink::register(plugin)?;
     rtcsessionsrc::register(plugin)
 }

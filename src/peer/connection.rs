@@ -240,6 +240,11 @@ impl Connection {
         &self.pipeline
     }
 
+    /// The id that the client brought, if any.
+    pub fn external_id(&self) -> Option<&str> {
+        self.visitor.external_id.as_deref()
+    }
+
     pub fn lanes(&self) -> &Arc<Lanes> {
         &self.lanes
     }
@@ -369,6 +374,11 @@ impl Connection {
         Ok(())
     }
 
+    /// What waits to be sent to the visitor is of no more use: somebody speaks in between.
+    pub fn interrupt(&self) {
+        self.stage.interrupt(&self.id);
+    }
+
     /// A reader of its results from now on.
     pub fn subscribe(&self) -> Option<broadcast::Receiver<Output>> {
         Some(lock(&self.outputs).as_ref()?.subscribe())
@@ -432,6 +442,7 @@ impl Connection {
                 () = self.connected.notified() => {
                     time_limit = life.terms.time_limit.map(|limit| Instant::now() + limit);
                     self.enter(Phase::Playing);
+                    self.stage.visitor_joined(&self);
                 }
                 back = returned(&mut at_work) => scene = back,
                 Some(job) = life.jobs.recv(), if scene.is_some() => {
@@ -611,7 +622,7 @@ impl BranchOwner for Connection {
 
     fn lane(&self, mid: &str, media: Media) -> (Arc<Lane>, AudioTerms) {
         let source = Source::Stream(mid.to_owned());
-        (self.lanes.open(source, media), self.audio)
+        (self.lanes.open(source, media, None), self.audio)
     }
 
     fn drained(&self, chain: gst::glib::GString) {
@@ -629,7 +640,7 @@ impl BranchOwner for Connection {
         // A funnel sends events up every branch: what names another connection is not ours.
         let ours = match structure.get::<&str>("connection-id") {
             Ok(id) => id == self.id.as_str(),
-            Err(_) => structure.has_name("rtc-close"),
+            Err(_) => structure.has_name("rtc-close") || structure.has_name("rtc-interrupt"),
         };
         match structure.name().as_str() {
             "inference-result" if ours => self.on_result(structure),
@@ -637,7 +648,8 @@ impl BranchOwner for Connection {
                 let message = structure.get::<String>("message").ok();
                 self.end(EndReason::ClosedByApplication, message);
             }
-            "inference-result" | "rtc-close" => {}
+            "rtc-interrupt" if ours => self.interrupt(),
+            "inference-result" | "rtc-close" | "rtc-interrupt" => {}
             // What else comes up (latency, quality of service, seeks) means nothing to a live peer.
             _ => return !matches!(event.view(), gst::EventView::Seek(_)),
         }

@@ -233,8 +233,14 @@ fn set_if_possible(element: &gst::Element, name: &str, value: &str) {
     let Some(spec) = element.find_property(name) else {
         return;
     };
-    match glib::Value::deserialize_with_pspec(value, &spec) {
-        Ok(value) => element.set_property_from_value(name, &value),
-        Err(_) => gst::debug!(super::CAT, obj = element, "has no {name}={value}"),
+    let mut parsed = match glib::Value::deserialize_with_pspec(value, &spec) {
+        Ok(parsed) => parsed,
+        Err(_) => return gst::debug!(super::CAT, obj = element, "has no {name}={value}"),
+    };
+    // What is out of bounds becomes the bound.
+    if let (Some(spec), Ok(number)) = (spec.downcast_ref::<glib::ParamSpecInt>(), parsed.get()) {
+        let number: i32 = number;
+        parsed = number.clamp(spec.minimum(), spec.maximum()).to_value();
     }
+    element.set_property_from_value(name, &parsed);
 }

@@ -10,14 +10,12 @@ use gst::prelude::*;
 
 use super::codecs::{Codec, Media};
 use super::encoders::{AudioTerms, EncoderElements, can_encode};
-use super::scene::take_out;
+use super::inline::{Inline, taking_pad};
 use crate::logic::frame_facts::FrameFacts;
 use crate::logic::return_clock::ReturnClock;
 
 /// A bitrate that differs by less than this share is not worth telling the encoder.
 const SAME_BITRATE: f64 = 0.05;
-/// Between two keyframes; a peer that loses more asks again.
-const KEYFRAME_INTERVAL: Duration = Duration::from_millis(250);
 /// What a frame lasts whose successor is not known.
 const FRAME: gst::ClockTime = gst::ClockTime::from_nseconds(1_000_000_000 / 30);
 
@@ -43,6 +41,8 @@ pub trait Taker: Send + Sync {
     fn bitrate(&self) -> u32;
     /// Whether the next frame is to be a keyframe; said once.
     fn take_keyframe_wish(&self) -> bool;
+    /// Least time between two keyframes.
+    fn keyframe_interval(&self) -> Duration;
     fn take(&self, frame: Encoded);
 }
 
@@ -88,11 +88,7 @@ struct Encoder {
     codec: Codec,
     /// Made for these.
     input: gst::Caps,
-    /// Pushes into the elements.
-    feed: gst::Pad,
-    /// Takes what leaves them.
-    tail: gst::Pad,
-    elements: Vec<gst::Element>,
+    inline: Inline,
     /// Absent where frames pass untouched.
     control: Option<EncoderElements>,
     bitrate: u32,
@@ -148,7 +144,7 @@ impl Encoding {
         };
         let _ = self.pad.set_active(false);
         if let Some(encoder) = encoder {
-            encoder.stop(&self.inner.pipeline);
+            encoder.inline.stop();
         }
     }
 }
@@ -277,7 +273,12 @@ impl Inner {
         }
         let running = self.running_time_of(&buffer);
         if let Some(at) = running {
-            let facts = FrameFacts::read(&buffer);
+            // What fills in for a frame shows an earlier one at a later time.
+            let filler = buffer.flags().contains(gst::BufferFlags::GAP);
+            let facts = match filler {
+                true => FrameFacts::default(),
+                false => FrameFacts::read(&buffer),
+            };
             let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
             clock.note(at.into(), &facts);
         }
@@ -338,14 +339,14 @@ impl Inner {
             if fits { None } else { state.encoder.take() }
         };
         if let Some(old) = old {
-            old.stop(&self.pipeline);
+            old.inline.stop();
         }
         if self.lock().encoder.is_none() {
             let encoder = self.make_encoder(pad, caps, codec)?;
             let mut state = self.lock();
             if state.stopped {
                 drop(state);
-                encoder.stop(&self.pipeline);
+                encoder.inline.stop();
                 return Ok(None);
             }
             // Its first frame is one.
@@ -359,7 +360,7 @@ impl Inner {
         let due = state.keyframe_wanted
             && state
                 .keyframe_at
-                .is_none_or(|at| now >= at + KEYFRAME_INTERVAL);
+                .is_none_or(|at| now >= at + self.taker.keyframe_interval());
         if due {
             state.keyframe_wanted = false;
             state.keyframe_at = Some(now);
@@ -376,7 +377,7 @@ impl Inner {
         }
         let new_caps = (encoder.input != *caps).then(|| encoder.told(caps));
         encoder.input = caps.clone();
-        let (feed, tail) = (encoder.feed.clone(), encoder.tail.clone());
+        let (feed, tail) = (encoder.inline.feed.clone(), encoder.inline.tail.clone());
         drop(state);
         if let Some(caps) = new_caps {
             feed.push_event(gst::event::Caps::new(&caps));
@@ -423,36 +424,23 @@ impl Inner {
             })
             .build();
         let inner = Arc::downgrade(self);
-        let tail = gst::Pad::builder(gst::PadDirection::Sink)
-            .chain_function(move |_, _, buffer| {
-                if let Some(inner) = inner.upgrade() {
-                    inner.deliver(codec, &buffer);
-                }
-                Ok(gst::FlowSuccess::Ok)
-            })
-            .event_function(|_, _, _| true)
-            .query_function(|pad, parent, query| match query.view_mut() {
-                gst::QueryViewMut::Allocation(_) => false,
-                // What it is was asked for in front of it; the rest may change at any keyframe.
-                gst::QueryViewMut::AcceptCaps(accept) => {
-                    accept.set_result(true);
-                    true
-                }
-                _ => gst::Pad::query_default(pad, parent, query),
-            })
-            .build();
+        let tail = taking_pad(move |_, buffer| {
+            if let Some(inner) = inner.upgrade() {
+                inner.deliver(codec, &buffer);
+            }
+            Ok(gst::FlowSuccess::Ok)
+        });
         let encoder = Encoder {
             codec,
             input: caps.clone(),
-            feed,
-            tail,
-            elements,
+            inline: Inline::new(&self.pipeline, feed, tail, elements),
             control,
             bitrate: bits,
         };
-        if let Err(error) = encoder.start(&self.pipeline, &self.lock().segment) {
-            encoder.stop(&self.pipeline);
-            return Err(error);
+        let segment = self.lock().segment.clone();
+        if let Err(error) = encoder.inline.start(&encoder.told(caps), segment) {
+            encoder.inline.stop();
+            return Err(failed(&error));
         }
         Ok(encoder)
     }
@@ -516,7 +504,9 @@ impl Inner {
 
 impl State {
     fn feed(&self) -> Option<gst::Pad> {
-        self.encoder.as_ref().map(|encoder| encoder.feed.clone())
+        self.encoder
+            .as_ref()
+            .map(|encoder| encoder.inline.feed.clone())
     }
 }
 
@@ -531,54 +521,6 @@ impl Encoder {
             told.make_mut().set("framerate", gst::Fraction::new(30, 1));
         }
         told
-    }
-
-    fn start(
-        &self,
-        pipeline: &gst::Pipeline,
-        segment: &Option<gst::Event>,
-    ) -> Result<(), gst::glib::BoolError> {
-        let link = |src: &gst::Pad, sink: &gst::Pad| {
-            // Our pads have no parent, so there is no hierarchy to check.
-            src.link_full(sink, gst::PadLinkCheck::empty())
-                .map_err(|error| gst::glib::bool_error!("pads do not link: {error}"))
-        };
-        self.tail.set_active(true)?;
-        self.feed.set_active(true)?;
-        pipeline.add_many(&self.elements)?;
-        gst::Element::link_many(&self.elements)?;
-        match (self.elements.first(), self.elements.last()) {
-            (Some(first), Some(last)) => {
-                let sink = first.static_pad("sink").expect("converters have one");
-                let src = last.static_pad("src").expect("encoders have one");
-                link(&src, &self.tail)?;
-                link(&self.feed, &sink)?;
-            }
-            _ => {
-                link(&self.feed, &self.tail)?;
-            }
-        }
-        for element in self.elements.iter().rev() {
-            element
-                .sync_state_with_parent()
-                .map_err(|_| gst::glib::bool_error!("{} does not start", element.name()))?;
-        }
-        self.feed.push_event(gst::event::StreamStart::new("return"));
-        self.feed
-            .push_event(gst::event::Caps::new(&self.told(&self.input)));
-        let any = gst::FormattedSegment::<gst::ClockTime>::new();
-        let segment = segment.clone();
-        self.feed
-            .push_event(segment.unwrap_or_else(|| gst::event::Segment::new(&any)));
-        Ok(())
-    }
-
-    fn stop(self, pipeline: &gst::Pipeline) {
-        let _ = self.feed.set_active(false);
-        let _ = self.tail.set_active(false);
-        for element in &self.elements {
-            take_out(pipeline, element);
-        }
     }
 }
 

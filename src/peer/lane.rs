@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use str0m::media::Mid;
@@ -17,8 +17,10 @@ use crate::logic::return_lines::Source;
 
 /// Encoded frames of one lane that may wait for the transport.
 const PENDING: u32 = 64;
+/// Between two keyframes; a peer that loses more asks again.
+const KEYFRAME_INTERVAL: Duration = Duration::from_millis(250);
 /// Bits a second of one stream of audio.
-const AUDIO_BITRATE: u32 = 64_000;
+pub const AUDIO_BITRATE: u32 = 64_000;
 
 /// An m-line as it was negotiated.
 #[derive(Debug, Clone)]
@@ -80,16 +82,19 @@ impl Lanes {
     }
 
     /// The lane of that stream, whether or not a line carries it yet.
-    pub fn open(self: &Arc<Self>, source: Source, media: Media) -> Arc<Lane> {
+    /// It gets no more than `most` bits a second.
+    pub fn open(self: &Arc<Self>, source: Source, media: Media, most: Option<u32>) -> Arc<Lane> {
         let lane = Arc::new(Lane {
             lanes: self.clone(),
             source,
             media,
+            most,
             // Whoever looks first wants a whole picture.
             wants_keyframe: AtomicBool::new(true),
             needs_keyframe: AtomicBool::new(true),
             pending: AtomicU32::new(0),
             sent: AtomicU64::new(0),
+            codec: Mutex::default(),
             counters: LaneCounters {
                 sent: self.metrics.returned(media.as_str()),
                 skipped: self.metrics.return_skipped(media.as_str()),
@@ -150,6 +155,7 @@ pub struct Lane {
     lanes: Arc<Lanes>,
     source: Source,
     media: Media,
+    most: Option<u32>,
     /// The next frame is to be a keyframe.
     wants_keyframe: AtomicBool,
     /// Nothing else is of use.
@@ -157,6 +163,7 @@ pub struct Lane {
     /// Frames that wait for the transport.
     pending: AtomicU32,
     sent: AtomicU64,
+    codec: Mutex<Option<Codec>>,
     counters: LaneCounters,
 }
 
@@ -169,6 +176,11 @@ impl Lane {
     /// Whether the peer can be sent this at all, as it was last negotiated.
     pub fn has_line(&self) -> bool {
         self.line().is_some()
+    }
+
+    /// The codec that the peer was last sent.
+    pub fn codec(&self) -> Option<Codec> {
+        *lock(&self.codec)
     }
 
     pub fn is_closed(&self) -> bool {
@@ -191,8 +203,12 @@ impl Lane {
         }
     }
 
-    /// A frame that others build on does not reach the peer.
-    fn lost(&self) {
+    pub fn connection(&self) -> &ConnectionId {
+        &self.lanes.connection
+    }
+
+    /// A frame that others build on does not reach the peer: nothing else is of use before a keyframe.
+    pub fn lost(&self) {
         self.needs_keyframe.store(true, Ordering::Relaxed);
         self.wants_keyframe.store(true, Ordering::Relaxed);
         self.counters.skipped.inc();
@@ -203,6 +219,7 @@ impl Lane {
         let Some(line) = self.line().filter(|l| l.codecs.contains(&frame.codec)) else {
             return self.lost();
         };
+        *lock(&self.codec) = Some(frame.codec);
         if frame.keyframe {
             self.needs_keyframe.store(false, Ordering::Relaxed);
         } else if self.needs_keyframe.load(Ordering::Relaxed) {
@@ -242,19 +259,24 @@ impl Taker for Arc<Lane> {
     }
 
     fn bitrate(&self) -> u32 {
+        let most = self.most.unwrap_or(u32::MAX);
         if self.media == Media::Audio {
-            return AUDIO_BITRATE;
+            return AUDIO_BITRATE.min(most);
         }
         let videos = lock(&self.lanes.lines)
             .iter()
             .filter(|line| line.media == Media::Video)
             .count();
         let bits = self.lanes.target() / videos.max(1) as u64;
-        u32::try_from(bits).unwrap_or(u32::MAX)
+        u32::try_from(bits).unwrap_or(u32::MAX).min(most)
     }
 
     fn take_keyframe_wish(&self) -> bool {
         self.wants_keyframe.swap(false, Ordering::Relaxed)
+    }
+
+    fn keyframe_interval(&self) -> Duration {
+        KEYFRAME_INTERVAL
     }
 
     fn take(&self, frame: Encoded) {

@@ -259,6 +259,11 @@ impl Session {
         asked.await.ok().flatten()
     }
 
+    /// Every connection that has not ended.
+    pub fn standing(&self) -> Vec<Arc<Connection>> {
+        self.registry.all()
+    }
+
     /// The connection of that id, ours or the client's.
     pub fn find(&self, id: &str) -> Option<Arc<Connection>> {
         self.registry.find(id)

@@ -1,7 +1,10 @@
 //! What a session needs of the element that owns it.
 
+use std::sync::Arc;
+
 use super::chain::Chain;
 use super::codecs::Media;
+use super::connection::Connection;
 use crate::logic::registry::ConnectionId;
 use crate::logic::return_lines::Returns;
 
@@ -31,6 +34,10 @@ pub trait Stage: Send + Sync {
     fn remove_pad(&self, pad: &gst::Pad);
     /// A chain or something linked takes media of that connection; said any number of times.
     fn visitor_stays(&self, connection: &ConnectionId);
+    /// A connection stands.
+    fn visitor_joined(&self, connection: &Arc<Connection>);
+    /// What waits to be sent to that connection is of no more use.
+    fn interrupt(&self, connection: &ConnectionId);
     /// A connection has said its last word.
     fn visitor_left(&self, connection: &ConnectionId);
     /// Frees the name of a pad that was never added.

@@ -12,6 +12,7 @@ use crate::doors::http::{Listener, Serving};
 use crate::doors::{Door, Host};
 use crate::peer::call::CallConfig;
 use crate::peer::chain::Chain;
+use crate::peer::directory;
 use crate::peer::session::{Session, SessionConfig};
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -76,6 +77,7 @@ impl RtcSessionSrc {
         let latency = gst::ClockTime::from_mseconds(settings.latency.into());
         let stage = Arc::new(ElementStage::new(
             &self.obj(),
+            settings.session.clone(),
             plan.video_chain,
             plan.audio_chain,
             latency,
@@ -104,6 +106,7 @@ impl RtcSessionSrc {
                 )
             )
         })?;
+        directory::open_session(&settings.session, &session);
         session.ask_to_play(settings.desired_playing_state.as_wish());
         *self.running() = Some(Running {
             stage,
@@ -429,6 +432,12 @@ impl ObjectImpl for RtcSessionSrc {
                     .read_only()
                     .build(),
                 text(
+                    "session",
+                    "Session",
+                    "The name by which an rtcsessionsink of this process finds the visitors",
+                    Some(&default.session),
+                ),
+                text(
                     "video-chain",
                     "Video chain",
                     "Description of the elements that every video stream is given to, as in gst-launch-1.0, with one unlinked sink pad and at most one unlinked src pad, of which what leaves it is sent back; @FILE reads it from a file. Unset gives pads instead",
@@ -494,6 +503,7 @@ impl ObjectImpl for RtcSessionSrc {
                 }
                 "video-chain" => settings.video_chain = text(),
                 "audio-chain" => settings.audio_chain = text(),
+                "session" => settings.session = text().unwrap_or_default(),
                 "min-bitrate" => settings.min_bitrate = number(),
                 "max-bitrate" => settings.max_bitrate = number(),
                 "stereo" => settings.stereo = value.get().expect(TYPED),
@@ -531,6 +541,7 @@ impl ObjectImpl for RtcSessionSrc {
             "desired-playing-state" => settings.desired_playing_state.to_value(),
             "video-chain" => settings.video_chain.to_value(),
             "audio-chain" => settings.audio_chain.to_value(),
+            "session" => settings.session.to_value(),
             "min-bitrate" => settings.min_bitrate.to_value(),
             "max-bitrate" => settings.max_bitrate.to_value(),
             "stereo" => settings.stereo.to_value(),

@@ -78,6 +78,7 @@ pub struct Settings {
     pub shutdown_timeout: u32,
     pub eos_policy: EosPolicy,
     pub desired_playing_state: PlayingState,
+    pub session: String,
     pub video_chain: Option<String>,
     pub audio_chain: Option<String>,
     /// Bits a second of each stream of video that is sent.
@@ -106,6 +107,7 @@ impl Default for Settings {
             shutdown_timeout: 5_000,
             eos_policy: EosPolicy::Auto,
             desired_playing_state: PlayingState::Any,
+            session: String::new(),
             video_chain: None,
             audio_chain: None,
             min_bitrate: 100_000,

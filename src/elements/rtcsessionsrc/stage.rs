@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gst::glib;
 use gst::prelude::*;
@@ -12,10 +12,14 @@ use crate::logic::registry::ConnectionId;
 use crate::logic::return_lines::Returns;
 use crate::peer::chain::Chain;
 use crate::peer::codecs::Media;
+use crate::peer::connection::Connection;
+use crate::peer::directory;
 use crate::peer::stage::Stage;
 
 pub struct ElementStage {
     element: glib::WeakRef<RtcSessionSrc>,
+    /// The name by which others find it.
+    session: String,
     video_chain: Option<Chain>,
     audio_chain: Option<Chain>,
     latency: gst::ClockTime,
@@ -33,6 +37,7 @@ pub struct ElementStage {
 impl ElementStage {
     pub fn new(
         element: &RtcSessionSrc,
+        session: String,
         video_chain: Option<Chain>,
         audio_chain: Option<Chain>,
         latency: gst::ClockTime,
@@ -40,6 +45,7 @@ impl ElementStage {
     ) -> Self {
         Self {
             element: element.downgrade(),
+            session,
             video_chain,
             audio_chain,
             latency,
@@ -126,7 +132,8 @@ impl Stage for ElementStage {
         Returns {
             of_video: of(Media::Video),
             of_audio: of(Media::Audio),
-            ..Returns::default()
+            video: directory::published(&self.session, Media::Video),
+            audio: directory::published(&self.session, Media::Audio),
         }
     }
 
@@ -162,7 +169,16 @@ impl Stage for ElementStage {
         self.guests().insert(connection.clone());
     }
 
+    fn visitor_joined(&self, connection: &Arc<Connection>) {
+        directory::tell(&self.session, |publisher| publisher.joined(connection));
+    }
+
+    fn interrupt(&self, connection: &ConnectionId) {
+        directory::tell(&self.session, |publisher| publisher.interrupt(connection));
+    }
+
     fn visitor_left(&self, connection: &ConnectionId) {
+        directory::tell(&self.session, |publisher| publisher.left(connection));
         let last = {
             let mut guests = self.guests();
             guests.remove(connection) && guests.is_empty()

@@ -18,8 +18,8 @@ use super::{Drain, END, Tick, nanos};
 /// What a caller that is late may send at once, beyond the period that is due. Later than that, it goes on from now:
 /// who takes what is sent would have no room for more.
 const CATCH_UP: Duration = Duration::from_millis(200);
-/// Periods that are a stock to draw on.
-const STOCK: usize = 2;
+/// Periods that are a stock to draw on; pieces of a live source, 20 ms or so long, are none.
+const STOCK: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AudioTerms {

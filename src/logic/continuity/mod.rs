@@ -12,8 +12,8 @@
 //! | A5 data resumes at once | [audio] | after nothing: at once; after silence: when the period of silence that went out is over |
 //! | A6 paced by media time | [audio] | |
 //! | A7 length of the tolerance | [audio] | a term, 100 ms by default |
-//! | V1–V4 black, fresh, repeated, black | [video] | |
-//! | V5 the configured rate | [video] | fps ± 1 in any second |
+//! | V1–V4 black, fresh, repeated, black | [video] | at once is: an eighth of a period after a filler at the soonest; a new source that is early for its places is held a little longer until they have moved |
+//! | V5 the configured rate | [video] | fps ± 2 in any second, for a caller that is on time |
 //! | V6 another size or format | [formats] | converted where that can be; frames are opaque to [video] |
 //! | B1 stats | both | queued duration, and what became of all that was pushed |
 //! | B2 clear, interrupt | both | one and the same: what waits goes, what follows is a gap |
@@ -40,7 +40,7 @@ pub enum Tick<O> {
     Send { at: Duration, out: O },
     /// Tell the application that production fell behind.
     Drained,
-    /// Nothing before this time, which is later than now, unless something is pushed.
+    /// Nothing before this time, which is later than now (but for the end of time), unless something is pushed.
     Wait(Duration),
 }
 

@@ -1,0 +1,576 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::settings::Settings;
+use crate::logic::continuity::formats;
+use crate::logic::frame_facts::FrameFacts;
+use crate::logic::media::Media;
+use crate::peer::encoding::accepted;
+use crate::peer::publication::{Publication, PublicationStage};
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rtcsessionsink",
+        gst::DebugColorFlags::empty(),
+        Some("RTC session sink"),
+    )
+});
+
+/// More pixels no encoder takes.
+const MAX_PIXELS: u64 = 16_383 * 16_383;
+/// How often a wait for a buffer's time looks at the clock again: it may have been changed.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// One request pad.
+struct Input {
+    media: Media,
+    state: Mutex<InputState>,
+}
+
+#[derive(Default)]
+struct InputState {
+    /// From READY on.
+    publication: Option<Arc<Publication>>,
+    segment: gst::FormattedSegment<gst::ClockTime>,
+    caps: Option<gst::Caps>,
+    /// The connection in the stream-id, if there is one.
+    origin: Option<String>,
+    /// Whether what is upstream is live; asked at the first buffer.
+    live: Option<bool>,
+    eos: bool,
+}
+
+/// Whether buffers may go through.
+#[derive(Default)]
+struct Gate {
+    playing: bool,
+    /// Pads that are being flushed; all, while the element stops.
+    flushing: Vec<String>,
+    stopped: bool,
+}
+
+#[derive(Default)]
+pub struct RtcSessionSink {
+    settings: Mutex<Settings>,
+    inputs: Mutex<BTreeMap<String, Arc<Input>>>,
+    gate: Mutex<Gate>,
+    gate_moved: Condvar,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The element, as its publications see it.
+struct Stage(glib::WeakRef<super::RtcSessionSink>);
+
+impl PublicationStage for Stage {
+    fn post(&self, message: gst::Structure) {
+        if let Some(element) = self.0.upgrade() {
+            gst::info!(CAT, obj = element, "{message}");
+            let message = gst::message::Element::builder(message).src(&element);
+            // Without a bus nobody listens.
+            let _ = element.post_message(message.build());
+        }
+    }
+
+    fn running_time(&self) -> Option<gst::ClockTime> {
+        let element = self.0.upgrade()?;
+        let playing = lock(&element.imp().gate).playing;
+        element.current_running_time().filter(|_| playing)
+    }
+}
+
+impl RtcSessionSink {
+    fn inputs(&self) -> Vec<(String, Arc<Input>)> {
+        let inputs = lock(&self.inputs);
+        let all = inputs.iter();
+        all.map(|(name, input)| (name.clone(), input.clone()))
+            .collect()
+    }
+
+    fn publications(&self) -> Vec<Arc<Publication>> {
+        let inputs = self.inputs().into_iter();
+        inputs
+            .filter_map(|(_, input)| lock(&input.state).publication.clone())
+            .collect()
+    }
+
+    fn publish(&self, name: &str, input: &Input) {
+        let terms = lock(&self.settings).terms(name, input.media);
+        let stage = Arc::new(Stage(self.obj().downgrade()));
+        let publication = Publication::new(terms, stage);
+        lock(&input.state).publication = Some(publication);
+    }
+
+    fn start(&self) -> Result<(), glib::BoolError> {
+        lock(&self.gate).stopped = false;
+        self.publications().iter().try_for_each(|p| p.start())
+    }
+
+    fn move_gate(&self, change: impl FnOnce(&mut Gate)) {
+        change(&mut lock(&self.gate));
+        self.gate_moved.notify_all();
+        for publication in self.publications() {
+            publication.wake();
+        }
+    }
+
+    fn chain(
+        &self,
+        pad: &gst::Pad,
+        input: &Input,
+        buffer: gst::Buffer,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let (publication, caps, running, origin) = {
+            let state = lock(&input.state);
+            if state.eos {
+                return Err(gst::FlowError::Eos);
+            }
+            let caps = state.caps.clone().ok_or(gst::FlowError::NotNegotiated)?;
+            let publication = state.publication.clone();
+            let running = match buffer.pts() {
+                Some(pts) => match state.segment.to_running_time(pts) {
+                    Some(running) => Some(running),
+                    // Outside of what is to be played.
+                    None => return Ok(gst::FlowSuccess::Ok),
+                },
+                None => None,
+            };
+            let publication = publication.ok_or(gst::FlowError::Flushing)?;
+            (publication, caps, running, state.origin.clone())
+        };
+        let wait = !self.is_live(pad, input);
+        let sync = lock(&self.settings).sync;
+        // Continuity paces audio itself, ahead of its time as far as there is room.
+        let paced = input.media == Media::Audio && publication.terms().feed.continuity.is_some();
+        let due = running.filter(|_| wait && sync && !paced);
+        self.wait_until(pad, due)?;
+        let origin = FrameFacts::read(&buffer).connection_id.or(origin);
+        let now = || self.obj().current_running_time().unwrap_or_default();
+        let at = running.unwrap_or_else(now);
+        publication.push(origin.as_deref(), buffer, &caps, at.into(), wait && sync);
+        match lock(&self.gate).shuts(pad) {
+            true => Err(gst::FlowError::Flushing),
+            false => Ok(gst::FlowSuccess::Ok),
+        }
+    }
+
+    /// Waits until the element plays, and then until that running time.
+    fn wait_until(
+        &self,
+        pad: &gst::Pad,
+        due: Option<gst::ClockTime>,
+    ) -> Result<(), gst::FlowError> {
+        let mut gate = lock(&self.gate);
+        loop {
+            if gate.shuts(pad) {
+                return Err(gst::FlowError::Flushing);
+            }
+            let mut left = LOOK;
+            if gate.playing {
+                let now = self.obj().current_running_time();
+                match due.zip(now).and_then(|(due, now)| due.checked_sub(now)) {
+                    Some(early) if !early.is_zero() => left = LOOK.min(early.into()),
+                    _ => return Ok(()),
+                }
+            }
+            gate = self
+                .gate_moved
+                .wait_timeout(gate, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn is_live(&self, pad: &gst::Pad, input: &Input) -> bool {
+        if let Some(live) = lock(&input.state).live {
+            return live;
+        }
+        let mut latency = gst::query::Latency::new();
+        let live = pad.peer_query(latency.query_mut()) && latency.result().0;
+        lock(&input.state).live = Some(live);
+        live
+    }
+
+    fn event(&self, pad: &gst::Pad, input: &Input, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::StreamStart(start) => {
+                let connection = start
+                    .stream_id()
+                    .split_once('/')
+                    .map(|(id, _)| id.to_owned());
+                let publication = {
+                    let mut state = lock(&input.state);
+                    state.origin = connection;
+                    state.live = None;
+                    state.eos = false;
+                    state.publication.clone()
+                };
+                // A pad that had its EOS is given a stream again.
+                let opened = publication.map_or(Ok(()), |publication| publication.reopen());
+                if let Err(error) = &opened {
+                    gst::element_imp_error!(self, gst::ResourceError::NoSpaceLeft, ("{error}"));
+                }
+                opened.is_ok()
+            }
+            gst::EventView::Caps(caps) => {
+                if let Err(error) = check(input.media, caps.caps()) {
+                    gst::element_imp_error!(
+                        self,
+                        gst::StreamError::Format,
+                        ("{}: {error}", pad.name()),
+                        ["{}", caps.caps()]
+                    );
+                    return false;
+                }
+                lock(&input.state).caps = Some(caps.caps_owned());
+                true
+            }
+            gst::EventView::Segment(segment) => {
+                let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() else {
+                    gst::warning!(CAT, obj = pad, "a segment that is not in time is refused");
+                    return false;
+                };
+                lock(&input.state).segment = segment.clone();
+                true
+            }
+            gst::EventView::FlushStart(_) => {
+                self.move_gate(|gate| gate.flushing.push(pad.name().to_string()));
+                if let Some(publication) = &lock(&input.state).publication {
+                    publication.set_flushing(true);
+                }
+                true
+            }
+            gst::EventView::FlushStop(_) => {
+                self.move_gate(|gate| gate.flushing.retain(|name| *name != pad.name()));
+                let mut state = lock(&input.state);
+                state.eos = false;
+                state.segment = gst::FormattedSegment::new();
+                if let Some(publication) = &state.publication {
+                    publication.set_flushing(false);
+                }
+                true
+            }
+            gst::EventView::Eos(_) => {
+                self.finish(input, event.seqnum());
+                true
+            }
+            _ => true,
+        }
+    }
+
+    /// Sends what waits; the element's EOS comes after that of all its pads.
+    fn finish(&self, input: &Input, seqnum: gst::Seqnum) {
+        let publication = {
+            let mut state = lock(&input.state);
+            state.eos = true;
+            state.publication.clone()
+        };
+        let limit = lock(&self.settings).drain_timeout();
+        if let Some(publication) = publication {
+            publication.finish(limit);
+        }
+        let over = self
+            .inputs()
+            .iter()
+            .all(|(_, input)| lock(&input.state).eos);
+        if over {
+            let obj = self.obj();
+            let eos = gst::message::Eos::builder().src(&*obj).seqnum(seqnum);
+            let _ = obj.post_message(eos.build());
+        }
+    }
+
+    fn buffer_stats(&self) -> gst::Structure {
+        let mut stats = gst::Structure::new_empty("rtc-buffer-stats");
+        for publication in self.publications() {
+            stats.set(publication.terms().pad.as_str(), publication.stats());
+        }
+        stats
+    }
+
+    /// Whether every pad had somebody of that id.
+    fn clear(&self, id: &str) -> bool {
+        let publications = self.publications();
+        let cleared: Vec<bool> = publications.iter().map(|p| p.clear(id)).collect();
+        !cleared.is_empty() && cleared.into_iter().all(|cleared| cleared)
+    }
+}
+
+impl Gate {
+    fn shuts(&self, pad: &gst::Pad) -> bool {
+        self.stopped || self.flushing.contains(&pad.name().to_string())
+    }
+}
+
+/// What can be sent of that kind, or why it cannot.
+fn check(media: Media, caps: &gst::CapsRef) -> Result<(), String> {
+    let Some(structure) = caps.structure(0) else {
+        return Err("caps without a structure".into());
+    };
+    let int = |name: &str| {
+        structure
+            .get::<i32>(name)
+            .ok()
+            .and_then(|n| u32::try_from(n).ok())
+    };
+    let format = structure.get::<&str>("format").unwrap_or_default();
+    let fits = match (media, structure.name().as_str()) {
+        (Media::Video, "video/x-raw") => {
+            let size = (int("width").unwrap_or(0), int("height").unwrap_or(0));
+            formats::video(format, size.0, size.1, MAX_PIXELS)
+        }
+        (Media::Audio, "audio/x-raw") => {
+            let interleaved = structure.get::<&str>("layout") != Ok("non-interleaved");
+            let (rate, channels) = (int("rate").unwrap_or(0), int("channels").unwrap_or(0));
+            formats::audio(format, interleaved, rate, channels)
+        }
+        _ => return Ok(()),
+    };
+    fits.map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for RtcSessionSink {
+    const NAME: &'static str = "GstRtcSessionSink";
+    type Type = super::RtcSessionSink;
+    type ParentType = gst::Element;
+}
+
+impl ObjectImpl for RtcSessionSink {
+    fn constructed(&self) {
+        self.parent_constructed();
+        self.obj().set_element_flags(gst::ElementFlags::SINK);
+    }
+
+    fn properties() -> &'static [glib::ParamSpec] {
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+            let mut properties = Settings::param_specs();
+            properties.push(
+                // GstRtcSessionSink:buffer-stats: Since: 0.1
+                glib::ParamSpecBoxed::builder::<gst::Structure>("buffer-stats")
+                    .nick("Buffer statistics")
+                    .blurb("What waits to be sent and what became of the rest: a structure with a field for each pad, whose value has one for each connection-id, or \"all\"")
+                    .read_only()
+                    .build(),
+            );
+            properties
+        });
+        &PROPERTIES
+    }
+
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
+            let action = |name: &str, act: fn(&RtcSessionSink, &str) -> bool| {
+                glib::subclass::Signal::builder(name)
+                    .param_types([String::static_type()])
+                    .return_type::<bool>()
+                    .action()
+                    .class_handler(move |values| {
+                        let element = values[0].get::<super::RtcSessionSink>().ok()?;
+                        let id = values[1].get::<Option<String>>().ok()?;
+                        Some(act(element.imp(), &id.unwrap_or_default()).to_value())
+                    })
+                    .build()
+            };
+            vec![
+                // GstRtcSessionSink::clear-buffers: Drops what waits to be sent to the connection of that id, or to all with
+                // an empty one; `true` if every pad had somebody to clear for. Since: 0.1
+                action("clear-buffers", RtcSessionSink::clear),
+                // GstRtcSessionSink::rtc-interrupt: The same for an answer that is interrupted: silence is heard at the next
+                // period. Since: 0.1
+                action("rtc-interrupt", RtcSessionSink::clear),
+            ]
+        });
+        &SIGNALS
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        lock(&self.settings).set(pspec.name(), value);
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "buffer-stats" => self.buffer_stats().to_value(),
+            name => lock(&self.settings).get(name),
+        }
+    }
+}
+
+impl GstObjectImpl for RtcSessionSink {}
+
+impl ElementImpl for RtcSessionSink {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "RTC session sink",
+                "Sink/Network/WebRTC",
+                "Sends video and audio to the visitors of an rtcsessionsrc",
+                "The rtcinference authors",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            [Media::Video, Media::Audio]
+                .into_iter()
+                .map(|media| {
+                    gst::PadTemplate::new(
+                        &format!("{}_%u", media.as_str()),
+                        gst::PadDirection::Sink,
+                        gst::PadPresence::Request,
+                        &accepted(media),
+                    )
+                    .expect("its caps are caps")
+                })
+                .collect()
+        });
+        &TEMPLATES
+    }
+
+    fn request_new_pad(
+        &self,
+        template: &gst::PadTemplate,
+        name: Option<&str>,
+        _caps: Option<&gst::Caps>,
+    ) -> Option<gst::Pad> {
+        let kind = template.name_template().trim_end_matches("_%u");
+        let media = Media::of_word(kind)?;
+        let input = Arc::new(Input {
+            media,
+            state: Mutex::default(),
+        });
+        let name = {
+            let mut inputs = lock(&self.inputs);
+            let free = |name: &String| !inputs.contains_key(name);
+            let name = match name {
+                Some(name) => Some(name.to_owned()).filter(free),
+                None => (0u32..).map(|n| format!("{kind}_{n}")).find(free),
+            };
+            let Some(name) = name else {
+                gst::warning!(CAT, imp = self, "there is a pad of that name already");
+                return None;
+            };
+            inputs.insert(name.clone(), input.clone());
+            name
+        };
+        let pad = self.make_pad(template, &name, input.clone());
+        if self.obj().current_state() >= gst::State::Ready {
+            self.publish(&name, &input);
+        }
+        if self.obj().current_state() >= gst::State::Paused
+            && let Some(publication) = lock(&input.state).publication.clone()
+            && let Err(error) = publication.start()
+        {
+            gst::element_imp_error!(self, gst::ResourceError::NoSpaceLeft, ("{error}"));
+        }
+        let _ = pad.set_active(true);
+        self.obj().add_pad(&pad).ok()?;
+        Some(pad)
+    }
+
+    fn release_pad(&self, pad: &gst::Pad) {
+        let _ = pad.set_active(false);
+        let input = lock(&self.inputs).remove(pad.name().as_str());
+        let publication = input.and_then(|input| lock(&input.state).publication.take());
+        if let Some(publication) = publication {
+            publication.stop();
+        }
+        let _ = self.obj().remove_pad(pad);
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::NullToReady => {
+                for (name, input) in self.inputs() {
+                    self.publish(&name, &input);
+                }
+            }
+            gst::StateChange::ReadyToPaused => {
+                if let Err(error) = self.start() {
+                    gst::element_imp_error!(self, gst::ResourceError::NoSpaceLeft, ("{error}"));
+                    return Err(gst::StateChangeError);
+                }
+            }
+            gst::StateChange::PlayingToPaused => self.move_gate(|gate| gate.playing = false),
+            gst::StateChange::PausedToReady => {
+                self.move_gate(|gate| gate.stopped = true);
+                for publication in self.publications() {
+                    publication.set_flushing(true);
+                }
+            }
+            _ => {}
+        }
+        let done = self.parent_change_state(transition)?;
+        match transition {
+            gst::StateChange::PausedToPlaying => self.move_gate(|gate| gate.playing = true),
+            gst::StateChange::PausedToReady => {
+                for publication in self.publications() {
+                    publication.stop();
+                }
+                // Those that are stopped start no more: READY has new ones.
+                for (name, input) in self.inputs() {
+                    *lock(&input.state) = InputState::default();
+                    self.publish(&name, &input);
+                }
+                lock(&self.gate).flushing.clear();
+            }
+            gst::StateChange::ReadyToNull => {
+                for (_, input) in self.inputs() {
+                    lock(&input.state).publication = None;
+                }
+            }
+            _ => {}
+        }
+        Ok(done)
+    }
+}
+
+impl RtcSessionSink {
+    fn make_pad(&self, template: &gst::PadTemplate, name: &str, input: Arc<Input>) -> gst::Pad {
+        let (for_buffers, for_events, media) = (input.clone(), input.clone(), input.media);
+        gst::Pad::builder_from_template(template)
+            .name(name)
+            .chain_function(move |pad, parent, buffer| {
+                RtcSessionSink::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::FlowError::Error),
+                    |this| this.chain(pad, &for_buffers, buffer),
+                )
+            })
+            .event_function(move |pad, parent, event| {
+                RtcSessionSink::catch_panic_pad_function(
+                    parent,
+                    || false,
+                    |this| this.event(pad, &for_events, event),
+                )
+            })
+            .query_function(move |pad, parent, query| match query.view_mut() {
+                gst::QueryViewMut::Caps(caps) => {
+                    let all = accepted(media);
+                    let found = match caps.filter_owned() {
+                        Some(filter) => {
+                            filter.intersect_with_mode(&all, gst::CapsIntersectMode::First)
+                        }
+                        None => all,
+                    };
+                    caps.set_result(&found);
+                    true
+                }
+                gst::QueryViewMut::Allocation(_) => false,
+                _ => gst::Pad::query_default(pad, parent, query),
+            })
+            .build()
+    }
+}

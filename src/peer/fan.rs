@@ -1,0 +1,106 @@
+//! One encoder for many peers: each frame goes to every lane that takes its codec.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::codecs::Codec;
+use super::encoders::can_encode;
+use super::encoding::{Encoded, Taker};
+use super::lane::Lane;
+use crate::logic::registry::ConnectionId;
+
+/// Between two keyframes, whoever asks: all peers pay for each.
+const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
+
+pub struct Fan {
+    codec: Codec,
+    bitrate: u32,
+    lanes: Mutex<Vec<Arc<Lane>>>,
+}
+
+impl Fan {
+    pub fn new(codec: Codec, bitrate: u32) -> Self {
+        Self {
+            codec,
+            bitrate,
+            lanes: Mutex::default(),
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Vec<Arc<Lane>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn all(&self) -> Vec<Arc<Lane>> {
+        self.lanes().clone()
+    }
+
+    pub fn add(&self, lane: Arc<Lane>) {
+        self.lanes().push(lane);
+    }
+
+    pub fn remove(&self, connection: &ConnectionId) {
+        self.lanes().retain(|lane| lane.connection() != connection);
+    }
+
+    /// Lanes that take this codec rather than another one.
+    fn takers(&self) -> Vec<Arc<Lane>> {
+        let lanes = self.lanes();
+        let taken = |lane: &&Arc<Lane>| {
+            let codecs = lane.codecs();
+            codecs.into_iter().find(|codec| can_be_sent(*codec)) == Some(self.codec)
+        };
+        lanes.iter().filter(taken).cloned().collect()
+    }
+}
+
+/// Looking for an encoder opens it, so it is done once.
+fn can_be_sent(codec: Codec) -> bool {
+    use std::sync::LazyLock;
+    static ENCODED: LazyLock<Vec<Codec>> = LazyLock::new(|| {
+        let all = [Codec::Vp8, Codec::H264, Codec::Opus];
+        all.into_iter().filter(|codec| can_encode(*codec)).collect()
+    });
+    ENCODED.contains(&codec)
+}
+
+impl Taker for Fan {
+    fn codecs(&self) -> Vec<Codec> {
+        match self.takers().is_empty() {
+            true => Vec::new(),
+            false => vec![self.codec],
+        }
+    }
+
+    /// Somebody who is behind holds up nobody.
+    fn admits(&self) -> bool {
+        true
+    }
+
+    fn bitrate(&self) -> u32 {
+        self.bitrate
+    }
+
+    fn take_keyframe_wish(&self) -> bool {
+        // Who is behind would lose the keyframe too.
+        let takers = self.takers();
+        let wishes = takers.iter().filter(|lane| lane.admits());
+        // One keyframe is for all who wished for it.
+        wishes.fold(false, |any, lane| lane.take_keyframe_wish() | any)
+    }
+
+    fn keyframe_interval(&self) -> Duration {
+        KEYFRAME_INTERVAL
+    }
+
+    fn take(&self, frame: Encoded) {
+        for lane in self.takers() {
+            // Skipped to the next keyframe.
+            if lane.admits() {
+                lane.send(frame.clone());
+            } else {
+                lane.lost();
+            }
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! One stream that is published: to the connection it came from, to one that is named, or to all of a session.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::codecs::{Codec, Media};
+use super::connection::Connection;
+use super::directory::{self, Claim, Publisher};
+use super::encoding::Taker;
+use super::fan::Fan;
+use super::feed::{Feed, FeedOwner, FeedTerms};
+use super::lane::{AUDIO_BITRATE, Lane};
+use crate::logic::registry::ConnectionId;
+use crate::logic::return_lines::Source;
+
+/// What encoders for many peers are given where nothing is said, bits a second.
+const BITRATE_FOR_ALL: u32 = 1_000_000;
+
+/// Who a published stream is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recipient {
+    /// The connection that each buffer came from.
+    Origin,
+    All,
+    /// The connection of that id, ours or the client's.
+    One(String),
+}
+
+/// The element that publishes, as its publications see it. Called from any thread, never under a lock that it could want.
+pub trait PublicationStage: Send + Sync {
+    fn post(&self, message: gst::Structure);
+    /// Running time; `None` while the element does not play.
+    fn running_time(&self) -> Option<gst::ClockTime>;
+}
+
+pub struct PublicationTerms {
+    pub session: String,
+    /// The pad it enters by.
+    pub pad: String,
+    pub recipient: Recipient,
+    /// Bits a second at most, 0 for what the network carries.
+    pub bitrate: u32,
+    pub feed: FeedTerms,
+}
+
+pub struct Publication {
+    terms: PublicationTerms,
+    claim: Claim,
+    stage: Arc<dyn PublicationStage>,
+    me: Weak<Publication>,
+    state: Mutex<State>,
+    /// Lanes that were reached, of which it was said; held while it is said, so that nothing is said of a lane after its end.
+    reached: Mutex<Option<HashMap<ConnectionId, Reached>>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the connection they are for; with one encoder for all there is one, for nobody in particular.
+    feeds: HashMap<Option<ConnectionId>, Arc<Feed>>,
+    /// One for each codec, where there is one encoder for all.
+    fans: Vec<Arc<Fan>>,
+    /// Frames of connections that are not in the session.
+    homeless: u64,
+    finished: bool,
+    closed: bool,
+}
+
+struct Reached {
+    since: Instant,
+    sent: Box<dyn Fn() -> u64 + Send>,
+}
+
+impl Publication {
+    /// Takes a number, so that lines are kept for it in answers from now on.
+    pub fn new(terms: PublicationTerms, stage: Arc<dyn PublicationStage>) -> Arc<Self> {
+        let claim = directory::claim(&terms.session, terms.feed.media);
+        let publication = Arc::new_cyclic(|me| Self {
+            terms,
+            claim,
+            stage,
+            me: me.clone(),
+            state: Mutex::default(),
+            reached: Mutex::new(Some(HashMap::new())),
+        });
+        let publisher: Arc<dyn Publisher> = publication.clone();
+        directory::publish(&publication.terms.session, &publisher);
+        publication
+    }
+
+    /// Begins, with the connections that stand already.
+    pub fn start(&self) -> Result<(), gst::glib::BoolError> {
+        if self.terms.recipient == Recipient::All {
+            let bitrate = match (self.terms.bitrate, self.terms.feed.media) {
+                (0, Media::Video) => BITRATE_FOR_ALL,
+                (0, Media::Audio) => AUDIO_BITRATE,
+                (bits, _) => bits,
+            };
+            let codecs: &[Codec] = match self.terms.feed.media {
+                Media::Video => &Codec::VIDEO,
+                Media::Audio => &[Codec::Opus],
+            };
+            let fans: Vec<_> = codecs
+                .iter()
+                .map(|codec| Arc::new(Fan::new(*codec, bitrate)))
+                .collect();
+            let takers = fans.iter().map(|fan| fan.clone() as Arc<dyn Taker>);
+            let owned = fans.clone();
+            // A lane is in every fan, whichever codec it takes.
+            let lanes = move || owned.first().map(|fan| fan.all()).unwrap_or_default();
+            let feed = Feed::start(self.terms.feed, None, takers.collect(), lanes, self.owner())?;
+            let mut state = self.lock();
+            state.feeds.insert(None, feed);
+            state.fans = fans;
+        }
+        for connection in directory::connections(&self.terms.session) {
+            self.joined(&connection);
+        }
+        Ok(())
+    }
+
+    pub fn terms(&self) -> &PublicationTerms {
+        &self.terms
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owner(&self) -> Arc<dyn FeedOwner> {
+        self.me.upgrade().expect("it lives while it is called")
+    }
+
+    /// Takes a buffer that came from that connection, if it came from any; see [`Feed::push`].
+    pub fn push(
+        &self,
+        origin: Option<&str>,
+        buffer: gst::Buffer,
+        caps: &gst::Caps,
+        at: Duration,
+        wait: bool,
+    ) -> bool {
+        let feed = {
+            let mut state = self.lock();
+            if state.closed || state.finished {
+                return false;
+            }
+            let found = match (&self.terms.recipient, origin) {
+                (Recipient::Origin, None) => None,
+                (Recipient::Origin, Some(id)) => {
+                    let id = ConnectionId::from(id);
+                    state.feeds.get(&Some(id)).cloned()
+                }
+                (Recipient::All | Recipient::One(_), _) => state.feeds.values().next().cloned(),
+            };
+            if found.is_none() {
+                state.homeless += 1;
+            }
+            found
+        };
+        match feed {
+            Some(feed) => feed.push(buffer, caps, at, wait),
+            // Whoever it is for may come yet.
+            None => true,
+        }
+    }
+
+    fn feeds(&self) -> Vec<(Option<ConnectionId>, Arc<Feed>)> {
+        let state = self.lock();
+        let feeds = state.feeds.iter();
+        feeds.map(|(to, feed)| (to.clone(), feed.clone())).collect()
+    }
+
+    /// Feeds for that connection, or all of them; one for all is for each.
+    fn feeds_for(&self, id: &str) -> Vec<Arc<Feed>> {
+        let meant = |to: &Option<ConnectionId>| {
+            id.is_empty() || to.as_ref().is_none_or(|to| to.as_str() == id)
+        };
+        let feeds = self.feeds().into_iter();
+        feeds.filter(|(to, _)| meant(to)).map(|(_, f)| f).collect()
+    }
+
+    /// Drops what waits to be sent to a connection, or to all with an empty id. Says whether there was somebody to clear for.
+    pub fn clear(&self, id: &str) -> bool {
+        let feeds = self.feeds_for(id);
+        for feed in &feeds {
+            feed.clear();
+        }
+        !feeds.is_empty()
+    }
+
+    /// What waits, by connection; `all` where there is one encoder for all.
+    pub fn stats(&self) -> gst::Structure {
+        let mut stats = gst::Structure::new_empty("rtc-buffer-stats");
+        for (to, feed) in self.feeds() {
+            let to = to.as_ref().map_or("all", |id| id.as_str());
+            stats.set(to, feed.stats());
+        }
+        let homeless = self.lock().homeless;
+        stats.set("without-recipient", homeless);
+        stats
+    }
+
+    pub fn set_flushing(&self, flushing: bool) {
+        for (_, feed) in self.feeds() {
+            feed.set_flushing(flushing);
+        }
+    }
+
+    /// It is paused, or goes on.
+    pub fn wake(&self) {
+        for (_, feed) in self.feeds() {
+            feed.wake();
+        }
+    }
+
+    /// After [`Publication::finish`] something comes again.
+    pub fn reopen(&self) -> Result<(), gst::glib::BoolError> {
+        let over = {
+            let mut state = self.lock();
+            state.closed = false;
+            std::mem::take(&mut state.finished)
+        };
+        if !over {
+            return Ok(());
+        }
+        self.reached().get_or_insert_default();
+        self.start()
+    }
+
+    /// Nothing more comes: what waits is sent, for at most `limit`.
+    pub fn finish(&self, limit: Duration) {
+        self.lock().finished = true;
+        let deadline = Instant::now() + limit;
+        let feeds = self.feeds();
+        for (_, feed) in &feeds {
+            feed.finish();
+        }
+        for (_, feed) in &feeds {
+            feed.wait_closed(deadline.saturating_duration_since(Instant::now()));
+        }
+        self.stop();
+    }
+
+    /// Nothing is sent any more.
+    pub fn stop(&self) {
+        let feeds = {
+            let mut state = self.lock();
+            state.closed = true;
+            state.fans.clear();
+            std::mem::take(&mut state.feeds)
+        };
+        for feed in feeds.values() {
+            feed.close();
+        }
+        let reached = self.reached().take();
+        for (id, reached) in reached.into_iter().flatten() {
+            self.say_ended(&id, &reached);
+        }
+    }
+
+    fn reached(&self) -> MutexGuard<'_, Option<HashMap<ConnectionId, Reached>>> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, name: &str, to: Option<&ConnectionId>) -> gst::structure::Builder {
+        gst::Structure::builder(name)
+            .field_if_some("connection-id", to.map(ConnectionId::as_str))
+            .field("pad", &self.terms.pad)
+            .field("media", self.terms.feed.media.as_str())
+    }
+
+    fn say_ended(&self, id: &ConnectionId, reached: &Reached) {
+        let message = self
+            .say("rtc-publication-ended", Some(id))
+            .field("buffers", (reached.sent)())
+            .field("duration", reached.since.elapsed().as_nanos() as u64);
+        self.stage.post(message.build());
+    }
+
+    fn wants(&self, connection: &Connection) -> bool {
+        match &self.terms.recipient {
+            Recipient::Origin | Recipient::All => true,
+            Recipient::One(id) => {
+                connection.id().as_str() == id || connection.external_id() == Some(id)
+            }
+        }
+    }
+}
+
+impl Publisher for Publication {
+    fn joined(&self, connection: &Arc<Connection>) {
+        if !self.wants(connection) {
+            return;
+        }
+        let media = self.terms.feed.media;
+        let to = connection.id().clone();
+        let source = Source::Published(media, self.claim.number);
+        let most = (self.terms.bitrate > 0).then_some(self.terms.bitrate);
+        let lane = connection.lanes().open(source, media, most);
+        let carried = lane.has_line();
+        if self.terms.recipient == Recipient::All {
+            for fan in &self.lock().fans {
+                fan.add(lane.clone());
+            }
+        } else {
+            let known = {
+                let state = self.lock();
+                state.closed || state.finished || state.feeds.contains_key(&Some(to.clone()))
+            };
+            if known {
+                return;
+            }
+            let lanes = {
+                let lane = lane.clone();
+                move || vec![lane.clone()]
+            };
+            let takers: Vec<Arc<dyn Taker>> = vec![Arc::new(lane)];
+            let id = Some(to.clone());
+            match Feed::start(self.terms.feed, id.clone(), takers, lanes, self.owner()) {
+                Ok(feed) => {
+                    self.lock().feeds.insert(id, feed);
+                }
+                Err(error) => return self.failed(Some(&to), error.to_string()),
+            }
+        }
+        if media == Media::Audio && carried {
+            let message = self.say("rtc-ready-for-audio", Some(&to));
+            self.stage.post(message.build());
+        }
+    }
+
+    fn left(&self, connection: &ConnectionId) {
+        let feed = {
+            let mut state = self.lock();
+            for fan in &state.fans {
+                fan.remove(connection);
+            }
+            state.feeds.remove(&Some(connection.clone()))
+        };
+        if let Some(feed) = feed {
+            feed.close();
+        }
+        let mut reached = self.reached();
+        if let Some(last) = reached.as_mut().and_then(|all| all.remove(connection)) {
+            self.say_ended(connection, &last);
+        }
+    }
+
+    fn interrupt(&self, connection: &ConnectionId) {
+        self.clear(connection.as_str());
+    }
+}
+
+impl FeedOwner for Publication {
+    fn running_time(&self) -> Option<gst::ClockTime> {
+        self.stage.running_time()
+    }
+
+    fn drained(&self, to: Option<&ConnectionId>, stats: &gst::StructureRef) {
+        let message = self
+            .say("rtc-buffer-drained", to)
+            .field("stats", stats.to_owned());
+        self.stage.post(message.build());
+    }
+
+    fn started(&self, lane: &Arc<Lane>) {
+        let mut reached = self.reached();
+        let Some(all) = reached.as_mut().filter(|_| !lane.is_closed()) else {
+            return;
+        };
+        let sent = {
+            let lane = lane.clone();
+            Box::new(move || lane.sent())
+        };
+        let since = Instant::now();
+        all.insert(lane.connection().clone(), Reached { since, sent });
+        let codec = lane.codec().map_or("", Codec::as_str);
+        let message = self
+            .say("rtc-publication-started", Some(lane.connection()))
+            .field("codec", codec);
+        self.stage.post(message.build());
+    }
+
+    fn discarded(&self, to: Option<&ConnectionId>, why: String) {
+        // With one encoder for all it only means that nobody is there who takes that codec.
+        if to.is_some() {
+            let message = self.say("rtc-publication-error", to).field("error", why);
+            self.stage.post(message.field("fatal", false).build());
+        }
+    }
+
+    fn failed(&self, to: Option<&ConnectionId>, error: String) {
+        let message = self.say("rtc-publication-error", to).field("error", error);
+        self.stage.post(message.field("fatal", true).build());
+    }
+}
