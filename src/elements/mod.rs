@@ -1,6 +1,8 @@
-//! The elements. They never import each other; they meet through pads, metas, events and messages.
+//! The elements. They never import each other; they meet through pads, metas, events and messages. What several have in
+//! common is a module beside them.
 
 mod framemeta;
+mod inference;
 mod inferencesink;
 mod rtcsessionsink;
 mod rtcsessionsrc;

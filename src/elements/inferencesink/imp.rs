@@ -1,26 +1,20 @@
-use std::{
-    io,
-    sync::{Arc, LazyLock, Mutex},
-    thread::JoinHandle,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::sync::{LazyLock, Mutex};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
 use gst_video::VideoInfo;
 
-use super::{
-    desk::{Desk, Idle, Job, Offer, Snapshot},
-    frame, report,
-    settings::Settings,
-    worker::{self, Findings},
-};
+use super::WhenBusy;
 use crate::{
-    engine::model::{Model, ModelError},
+    elements::inference::{
+        desk::{Desk, Idle, Offer},
+        frame,
+        inferrer::{InferenceElement, Inferrer},
+        settings::Settings,
+        worker::Findings,
+    },
     logic::{
         admission::{self, DropReason},
-        detections::Thresholds,
-        frame_count::{FrameCount, Sighting},
         frame_facts::FrameFacts,
     },
 };
@@ -34,171 +28,20 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 });
 
 #[derive(Default)]
-struct State {
-    /// From NULL→READY to READY→NULL.
-    model: Option<Arc<Model>>,
-    /// Of this run, or of the last one.
-    desk: Option<Arc<Desk>>,
-    worker: Option<JoinHandle<()>>,
-    info: Option<Arc<VideoInfo>>,
-    /// The stream-id of the last STREAM_START.
-    stream_id: Option<String>,
-    count: FrameCount,
-    /// What `auto` turned out to mean for this stream.
-    auto: Option<admission::WhenBusy>,
-}
-
-#[derive(Default)]
 pub struct InferenceSink {
-    // Lock order: no two of them are ever held together.
-    settings: Mutex<Settings>,
-    state: Mutex<State>,
+    inferrer: Inferrer,
+    when_busy: Mutex<WhenBusy>,
 }
 
 impl InferenceSink {
-    pub fn thresholds(&self) -> Thresholds {
-        self.settings.lock().unwrap().thresholds
-    }
-
-    /// Tells a result to the bus and upstream.
-    pub fn publish(&self, findings: &Findings) {
-        let Some(model) = self.state.lock().unwrap().model.clone() else {
-            return;
-        };
-        let settings = self.settings.lock().unwrap().clone();
-        if let Err(error) = &findings.inference {
-            gst::warning!(
-                CAT,
-                imp = self,
-                "Frame {:?}: {error}",
-                findings.facts.frame_id
-            );
-        }
-        let structure = report::result(findings, model.info(), &settings.output_name);
-        gst::log!(CAT, imp = self, "{structure}");
-        let upstream = gst::event::CustomUpstream::new(structure.clone());
-        self.obj().sink_pad().push_event(upstream);
-        if settings.post_messages {
-            self.post(structure);
-        }
-    }
-
-    pub fn post_stats(&self, snapshot: Snapshot) {
-        let model = self.state.lock().unwrap().model.clone();
-        let model = model.as_deref().map(Model::info);
-        self.post(report::stats(snapshot, model));
-    }
-
-    fn post(&self, structure: gst::Structure) {
-        let obj = self.obj();
-        // Refused by a bus that flushes: nobody listens any more.
-        let _ = obj.post_message(gst::message::Element::builder(structure).src(&*obj).build());
-    }
-
-    fn desk(&self) -> Option<Arc<Desk>> {
-        self.state.lock().unwrap().desk.clone()
-    }
-
-    /// The statistics that come before EOS and before the element has stopped.
-    fn post_last_stats(&self, desk: &Desk) {
-        if self.settings.lock().unwrap().stats_interval > 0 {
-            self.post_stats(desk.snapshot());
-        }
-    }
-
-    fn load(&self) -> Result<Arc<Model>, gst::ErrorMessage> {
-        let options = self.settings.lock().unwrap().clone().model_options()?;
-        let model = Model::load(&options).map_err(|error| model_error(&error))?;
-        gst::info!(CAT, imp = self, "{:?}", model.info());
-        Ok(model)
-    }
-
-    /// Opens the accounts of a new run, and starts the thread that infers.
-    fn start_worker(&self) -> Result<(), gst::ErrorMessage> {
-        let interval = self.settings.lock().unwrap().stats_interval();
-        let desk = Arc::new(Desk::new(interval));
-        // The one loaded before, unless a property was changed in READY.
-        let model = self.load()?;
-        let worker = worker::spawn(desk.clone(), model.clone(), self.obj().downgrade()).map_err(
-            |error| gst::error_msg!(gst::LibraryError::Init, ("No thread to infer in: {error}")),
-        )?;
-        *self.state.lock().unwrap() = State {
-            model: Some(model),
-            desk: Some(desk),
-            worker: Some(worker),
-            ..State::default()
-        };
-        Ok(())
-    }
-
-    /// Ends what [`start_worker`](Self::start_worker) started; no frame is on its way any more.
-    fn stop_worker(&self) {
-        let (desk, worker) = {
-            let mut state = self.state.lock().unwrap();
-            (state.desk.clone(), state.worker.take())
-        };
-        let (Some(desk), Some(worker)) = (desk, worker) else {
-            return;
-        };
-        desk.close();
-        if worker.join().is_err() {
-            gst::error!(CAT, imp = self, "The thread that infers panicked");
-        }
-        desk.settle(DropReason::Closed);
-        self.post_last_stats(&desk);
-    }
-
-    fn job(&self, buffer: &gst::Buffer) -> Result<Box<Job>, gst::FlowError> {
-        let mut facts = FrameFacts::read(buffer);
-        let measured_before = facts.measured_fps;
-        let state = &mut *self.state.lock().unwrap();
-        let info = state.info.clone().ok_or(gst::FlowError::NotNegotiated)?;
-        let fps = info.fps();
-        state.count.complete(
-            &mut facts,
-            &Sighting {
-                stream_id: state.stream_id.as_deref(),
-                pts: buffer.pts().map(Duration::from),
-                declared_fps: (fps.numer() > 0)
-                    .then(|| f64::from(fps.numer()) / f64::from(fps.denom())),
-                width: i32::try_from(info.width()).ok(),
-                height: i32::try_from(info.height()).ok(),
-                packet: None,
-            },
-        );
-        // Measured nearer to the source it is free of what was dropped on the way.
-        facts.measured_fps = measured_before.or(facts.measured_fps);
-        Ok(Box::new(Job {
-            buffer: buffer.clone(),
-            info,
-            facts,
-            received_at: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_nanos() as u64),
-            entered: Instant::now(),
-        }))
-    }
-
     fn when_busy(&self) -> admission::WhenBusy {
-        let when_busy = self.settings.lock().unwrap().when_busy;
+        let when_busy = *self.when_busy.lock().unwrap();
         match when_busy {
-            super::WhenBusy::Latest => return admission::WhenBusy::Latest,
-            super::WhenBusy::Wait => return admission::WhenBusy::Wait,
-            super::WhenBusy::Auto => {}
+            WhenBusy::Latest => admission::WhenBusy::Latest,
+            WhenBusy::Wait => admission::WhenBusy::Wait,
+            WhenBusy::Auto if self.upstream_is_live() => admission::WhenBusy::Latest,
+            WhenBusy::Auto => admission::WhenBusy::Wait,
         }
-        if let Some(known) = self.state.lock().unwrap().auto {
-            return known;
-        }
-        let mut latency = gst::query::Latency::new();
-        let answered = self.obj().sink_pad().peer_query(latency.query_mut());
-        let found = if answered && latency.result().0 {
-            admission::WhenBusy::Latest
-        } else {
-            admission::WhenBusy::Wait
-        };
-        gst::debug!(CAT, imp = self, "when-busy=auto is {found:?}");
-        self.state.lock().unwrap().auto = Some(found);
-        found
     }
 
     /// Counts what reaches the pad: with `sync`, the base class drops late frames before it shows them to us.
@@ -213,12 +56,9 @@ impl InferenceSink {
                     _ => (None, 0),
                 };
                 let stream_id = first.and_then(|buffer| FrameFacts::read(buffer).stream_id);
-                let (desk, pad_stream_id) = {
-                    let state = this.state.lock().unwrap();
-                    (state.desk.clone(), state.stream_id.clone())
-                };
-                if let Some(desk) = desk {
-                    desk.approach(&stream_id.or(pad_stream_id).unwrap_or_default(), frames);
+                let stream_id = stream_id.or_else(|| this.inferrer.stream_id());
+                if let Some(desk) = this.inferrer.desk() {
+                    desk.approach(&stream_id.unwrap_or_default(), frames);
                 }
             }
             gst::PadProbeReturn::Ok
@@ -239,17 +79,24 @@ impl InferenceSink {
     }
 }
 
-fn model_error(error: &ModelError) -> gst::ErrorMessage {
-    let kind = match error {
-        ModelError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-            gst::ResourceError::NotFound
-        }
-        ModelError::Read { .. } | ModelError::NotAModel { .. } | ModelError::Engine { .. } => {
-            gst::ResourceError::OpenRead
-        }
-        ModelError::Unfit { .. } => gst::ResourceError::Settings,
-    };
-    gst::error_msg!(kind, ("{error}"))
+impl InferenceElement for InferenceSink {
+    fn category(&self) -> gst::DebugCategory {
+        *CAT
+    }
+
+    fn inferrer(&self) -> &Inferrer {
+        &self.inferrer
+    }
+
+    fn frames_pad(&self) -> gst::Pad {
+        self.obj().sink_pad().clone()
+    }
+
+    fn publish(&self, findings: Findings, buffer: gst::Buffer) {
+        // Its pool may be waiting for it.
+        drop(buffer);
+        self.tell(&findings);
+    }
 }
 
 #[glib::object_subclass]
@@ -263,29 +110,36 @@ impl ObjectImpl for InferenceSink {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             let mut properties = Settings::param_specs();
-            properties.push(
+            properties.extend([
+                // GstInferenceSink:when-busy: Since: 0.1
+                glib::ParamSpecEnum::builder_with_default("when-busy", WhenBusy::default())
+                    .nick("When busy")
+                    .blurb("What happens to a frame that comes while another one waits")
+                    .mutable_ready()
+                    .build(),
                 // GstInferenceSink:stats: The base class's own property, with the fields of `inference-stats`. Since: 0.1
                 glib::ParamSpecOverride::for_class::<gst_base::BaseSink>("stats"),
-            );
+            ]);
             properties
         });
         &PROPERTIES
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        self.settings.lock().unwrap().set(pspec.name(), value);
+        match pspec.name() {
+            "when-busy" => {
+                *self.when_busy.lock().unwrap() = value.get().expect("GObject checked the type");
+            }
+            name => self.inferrer.set(name, value),
+        }
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
-        if pspec.name() != "stats" {
-            return self.settings.lock().unwrap().get(pspec.name());
+        match pspec.name() {
+            "when-busy" => self.when_busy.lock().unwrap().to_value(),
+            "stats" => self.inferrer.stats().to_value(),
+            name => self.inferrer.settings().get(name),
         }
-        let (desk, model) = {
-            let state = self.state.lock().unwrap();
-            (state.desk.clone(), state.model.clone())
-        };
-        let snapshot = desk.map(|desk| desk.snapshot()).unwrap_or_default();
-        report::stats(snapshot, model.as_deref().map(Model::info)).to_value()
     }
 
     fn constructed(&self) {
@@ -339,23 +193,12 @@ impl ElementImpl for InferenceSink {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
             gst::StateChange::NullToReady => {
-                let model = self.load().map_err(|error| {
-                    self.post_error_message(error);
-                    gst::StateChangeError
-                })?;
-                self.state.lock().unwrap().model = Some(model);
+                self.load()?;
             }
             gst::StateChange::ReadyToPaused => {
-                self.start_worker().map_err(|error| {
-                    self.post_error_message(error);
-                    gst::StateChangeError
-                })?;
+                self.start_worker()?;
             }
-            gst::StateChange::PausedToReady => {
-                if let Some(desk) = self.desk() {
-                    desk.close();
-                }
-            }
+            gst::StateChange::PausedToReady => self.close_desk(),
             _ => (),
         }
         let changed = self.parent_change_state(transition);
@@ -363,7 +206,7 @@ impl ElementImpl for InferenceSink {
             // A way up that fails has no way down.
             gst::StateChange::ReadyToPaused if changed.is_err() => self.stop_worker(),
             gst::StateChange::PausedToReady => self.stop_worker(),
-            gst::StateChange::ReadyToNull => self.state.lock().unwrap().model = None,
+            gst::StateChange::ReadyToNull => self.inferrer.unload(),
             _ => (),
         }
         changed
@@ -375,7 +218,7 @@ impl BaseSinkImpl for InferenceSink {
         let info = VideoInfo::from_caps(caps)
             .map_err(|_| gst::loggable_error!(CAT, "Not raw video: {caps}"))?;
         gst::debug!(CAT, imp = self, "Caps {caps}");
-        self.state.lock().unwrap().info = Some(Arc::new(info));
+        self.inferrer.set_info(info);
         Ok(())
     }
 
@@ -394,19 +237,17 @@ impl BaseSinkImpl for InferenceSink {
     }
 
     fn event(&self, event: gst::Event) -> bool {
-        let Some(desk) = self.desk() else {
+        let Some(desk) = self.inferrer.desk() else {
             return self.parent_event(event);
         };
         match event.view() {
             gst::EventView::StreamStart(start) => {
-                let mut state = self.state.lock().unwrap();
-                state.stream_id = Some(start.stream_id().to_owned());
-                state.auto = None;
+                self.inferrer.begin_stream(start.stream_id());
             }
             gst::EventView::FlushStart(_) => desk.flush(),
             gst::EventView::FlushStop(_) => {
                 desk.reopen();
-                self.state.lock().unwrap().count.flush();
+                self.inferrer.flushed();
             }
             gst::EventView::Eos(_) => {
                 if !self.drain(&desk) {
@@ -420,23 +261,23 @@ impl BaseSinkImpl for InferenceSink {
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(desk) = self.desk() {
+        if let Some(desk) = self.inferrer.desk() {
             desk.set_unlocked(true);
         }
         Ok(())
     }
 
     fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(desk) = self.desk() {
+        if let Some(desk) = self.inferrer.desk() {
             desk.set_unlocked(false);
         }
         Ok(())
     }
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let desk = self.desk().ok_or(gst::FlowError::Flushing)?;
+        let desk = self.inferrer.desk().ok_or(gst::FlowError::Flushing)?;
         let when_busy = self.when_busy();
-        let mut job = self.job(buffer)?;
+        let mut job = self.inferrer.job(buffer.clone())?;
         loop {
             match desk.offer(job, when_busy) {
                 Offer::Admitted => break,

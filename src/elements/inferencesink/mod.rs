@@ -43,12 +43,7 @@
 
 use gst::{glib, prelude::*};
 
-mod desk;
-mod frame;
 mod imp;
-mod report;
-mod settings;
-mod worker;
 
 glib::wrapper! {
     pub struct InferenceSink(ObjectSubclass<imp::InferenceSink>)

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
-use gst::{glib, subclass::prelude::*};
+use gst::{glib, prelude::*, subclass::prelude::*};
 
 use super::{
     desk::{Desk, Job, Next},
     frame,
+    inferrer::InferenceElement,
 };
 use crate::{
     engine::{
@@ -39,33 +40,32 @@ pub struct Findings {
     pub dropped: u64,
 }
 
-struct Worker {
+struct Worker<E: InferenceElement> {
     desk: Arc<Desk>,
     model: Arc<Model>,
-    sink: glib::WeakRef<super::InferenceSink>,
+    element: glib::WeakRef<E::Type>,
     scratch: Scratch,
 }
 
 /// Starts the thread. It ends when `desk` is closed.
-pub fn spawn(
+pub fn spawn<E: InferenceElement>(
     desk: Arc<Desk>,
     model: Arc<Model>,
-    sink: glib::WeakRef<super::InferenceSink>,
+    element: &E::Type,
 ) -> std::io::Result<JoinHandle<()>> {
+    let name = element.upcast_ref::<gst::Element>().factory();
+    let mut worker = Worker::<E> {
+        desk,
+        model,
+        element: element.downgrade(),
+        scratch: Scratch::default(),
+    };
     thread::Builder::new()
-        .name("inferencesink".into())
-        .spawn(move || {
-            let mut worker = Worker {
-                desk,
-                model,
-                sink,
-                scratch: Scratch::default(),
-            };
-            worker.run();
-        })
+        .name(name.map_or_else(|| "inference".into(), |factory| factory.name().into()))
+        .spawn(move || worker.run())
 }
 
-impl Worker {
+impl<E: InferenceElement> Worker<E> {
     fn run(&mut self) {
         loop {
             match self.desk.next() {
@@ -79,8 +79,8 @@ impl Worker {
                     }
                 }
                 Next::Report(snapshot) => {
-                    if let Some(sink) = self.sink.upgrade() {
-                        sink.imp().post_stats(snapshot);
+                    if let Some(element) = self.element.upgrade() {
+                        E::from_obj(&element).post_stats(snapshot);
                     }
                 }
                 Next::Stop => return,
@@ -90,12 +90,13 @@ impl Worker {
 
     fn work(&mut self, job: Job, turn: Turn) {
         let queue = job.entered.elapsed();
-        let Some(sink) = self.sink.upgrade() else {
+        let Some(element) = self.element.upgrade() else {
             self.desk
                 .finish(Conclusion::Discard, Outcome::Failed, Duration::ZERO);
             return;
         };
-        let thresholds = sink.imp().thresholds();
+        let element = E::from_obj(&element);
+        let thresholds = element.inferrer().settings().thresholds;
         let inference = frame::infer(&self.model, &job, thresholds, &mut self.scratch);
         drop(turn);
         let total = job.entered.elapsed();
@@ -117,9 +118,7 @@ impl Worker {
                 received_at,
                 ..
             } = job;
-            // Its pool may be waiting for it.
-            drop(buffer);
-            sink.imp().publish(&Findings {
+            let findings = Findings {
                 facts,
                 width: info.width(),
                 height: info.height(),
@@ -131,7 +130,8 @@ impl Worker {
                 },
                 inference,
                 dropped,
-            });
+            };
+            element.publish(findings, buffer);
         }
         self.desk.finish(conclusion, outcome, total);
     }

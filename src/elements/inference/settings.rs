@@ -1,12 +1,14 @@
-//! The properties: what they are, and what they mean to the engine.
+//! The properties that all have: what they are, and what they mean to the engine.
 
-use std::time::Duration;
+use std::{io, sync::Arc, time::Duration};
 
 use gst::{glib, prelude::*};
 
-use super::WhenBusy;
 use crate::{
-    engine::{decoders::DecoderChoice, model::ModelOptions},
+    engine::{
+        decoders::DecoderChoice,
+        model::{Model, ModelError, ModelOptions},
+    },
     logic::detections::Thresholds,
 };
 
@@ -19,7 +21,6 @@ pub struct Settings {
     pub input_size: String,
     pub decoder: String,
     pub output_name: String,
-    pub when_busy: WhenBusy,
     pub post_messages: bool,
     /// Milliseconds, 0 for none.
     pub stats_interval: u32,
@@ -34,7 +35,6 @@ impl Default for Settings {
             input_size: String::new(),
             decoder: "auto".into(),
             output_name: "predictions".into(),
-            when_busy: WhenBusy::default(),
             post_messages: true,
             stats_interval: 1000,
         }
@@ -42,8 +42,12 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What loads the model, or the error to post about a property.
-    pub fn model_options(&self) -> Result<ModelOptions, gst::ErrorMessage> {
+    /// The model that the properties name, or the error to post about one of them.
+    pub fn load(&self) -> Result<Arc<Model>, gst::ErrorMessage> {
+        Model::load(&self.model_options()?).map_err(|error| model_error(&error))
+    }
+
+    fn model_options(&self) -> Result<ModelOptions, gst::ErrorMessage> {
         let Some(model) = self.model.as_deref().filter(|path| !path.is_empty()) else {
             return Err(gst::error_msg!(
                 gst::ResourceError::Settings,
@@ -101,10 +105,9 @@ impl Settings {
                 let name: Option<String> = value.get().expect(CHECKED);
                 self.output_name = name.unwrap_or(Settings::default().output_name);
             }
-            "when-busy" => self.when_busy = value.get().expect(CHECKED),
             "post-messages" => self.post_messages = value.get().expect(CHECKED),
             "stats-interval" => self.stats_interval = value.get().expect(CHECKED),
-            _ => unreachable!("{name} is not in the list below"),
+            _ => unreachable!("{name} is no property of these"),
         }
     }
 
@@ -117,14 +120,13 @@ impl Settings {
             "input-size" => self.input_size.to_value(),
             "decoder" => self.decoder.to_value(),
             "output-name" => self.output_name.to_value(),
-            "when-busy" => self.when_busy.to_value(),
             "post-messages" => self.post_messages.to_value(),
             "stats-interval" => self.stats_interval.to_value(),
-            _ => unreachable!("{name} is not in the list below"),
+            _ => unreachable!("{name} is no property of these"),
         }
     }
 
-    /// All properties of the element but the read-only `stats`.
+    /// Their specs; the element adds its own.
     pub fn param_specs() -> Vec<glib::ParamSpec> {
         let default = Settings::default();
         vec![
@@ -179,12 +181,6 @@ impl Settings {
                 .default_value(Some(default.output_name.as_str()))
                 .mutable_ready()
                 .build(),
-            // GstInferenceSink:when-busy: Since: 0.1
-            glib::ParamSpecEnum::builder_with_default("when-busy", default.when_busy)
-                .nick("When busy")
-                .blurb("What happens to a frame that comes while another one waits")
-                .mutable_ready()
-                .build(),
             // GstInferenceSink:post-messages: The event upstream is sent either way. Since: 0.1
             glib::ParamSpecBoolean::builder("post-messages")
                 .nick("Post messages")
@@ -201,6 +197,19 @@ impl Settings {
                 .build(),
         ]
     }
+}
+
+fn model_error(error: &ModelError) -> gst::ErrorMessage {
+    let kind = match error {
+        ModelError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            gst::ResourceError::NotFound
+        }
+        ModelError::Read { .. } | ModelError::NotAModel { .. } | ModelError::Engine { .. } => {
+            gst::ResourceError::OpenRead
+        }
+        ModelError::Unfit { .. } => gst::ResourceError::Settings,
+    };
+    gst::error_msg!(kind, ("{error}"))
 }
 
 /// The outer `None` is no size at all, the inner one is none asked for.
