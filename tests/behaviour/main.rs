@@ -13,6 +13,7 @@ mod clip;
 mod endings;
 mod framemeta;
 mod inferencesink;
+mod inferring;
 mod models;
 mod overload;
 mod registry;

@@ -1,0 +1,141 @@
+//! What the tests of both elements that infer need.
+
+use std::{
+    sync::{Arc, Condvar, Mutex},
+    time::Duration,
+};
+
+use gst::prelude::*;
+use serde_json::Value;
+
+use crate::init;
+
+pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/shapes.onnx");
+pub const CAPS: &str = "video/x-raw,format=I420,width=64,height=48,framerate=30/1";
+pub const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(20);
+
+pub fn frame() -> gst::Buffer {
+    gst::Buffer::from_slice(vec![128; 64 * 48 * 3 / 2])
+}
+
+/// Holds every result up between its making and its end, so that the model seems slow.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<(bool, u64)>, Condvar)>);
+
+impl Gate {
+    /// Closed, in front of the results of everything on this bus.
+    pub fn on(bus: &gst::Bus) -> Gate {
+        let gate = Gate::default();
+        let handler = gate.clone();
+        bus.set_sync_handler(move |_, message| {
+            if message
+                .structure()
+                .is_some_and(|s| s.name() == "inference-result")
+            {
+                handler.pass();
+            }
+            gst::BusSyncReply::Pass
+        });
+        gate
+    }
+
+    fn pass(&self) {
+        let (lock, changed) = &*self.0;
+        let mut state = lock.lock().unwrap();
+        state.1 += 1;
+        changed.notify_all();
+        drop(changed.wait_while(state, |(open, _)| !*open).unwrap());
+    }
+
+    pub fn open(&self) {
+        self.0.0.lock().unwrap().0 = true;
+        self.0.1.notify_all();
+    }
+
+    /// Waits until that many results came to the gate.
+    pub fn wait_for(&self, results: u64) {
+        let (lock, changed) = &*self.0;
+        let state = lock.lock().unwrap();
+        let (_state, timeout) = changed
+            .wait_timeout_while(state, Duration::from_secs(20), |(_, seen)| *seen < results)
+            .unwrap();
+        assert!(!timeout.timed_out(), "no result came");
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub received: u64,
+    pub inferred: u64,
+    pub failed: u64,
+    pub pending: u64,
+    pub dropped: u64,
+    pub busy: u64,
+    pub late: u64,
+    pub flush: u64,
+    pub closed: u64,
+}
+
+pub fn counts(structure: &gst::StructureRef) -> Counts {
+    let number = |name: &str| structure.get::<u64>(name).unwrap();
+    let counts = Counts {
+        received: number("received"),
+        inferred: number("inferred"),
+        failed: number("failed"),
+        pending: number("pending"),
+        dropped: number("dropped"),
+        busy: number("dropped-busy"),
+        late: number("dropped-late"),
+        flush: number("dropped-flush"),
+        closed: number("dropped-closed"),
+    };
+    assert_eq!(
+        counts.received,
+        counts.inferred + counts.failed + counts.pending + counts.dropped
+    );
+    assert_eq!(
+        counts.dropped,
+        counts.busy + counts.late + counts.flush + counts.closed
+    );
+    counts
+}
+
+pub fn stats(sink: &gst::Element) -> Counts {
+    counts(&sink.property::<gst::Structure>("stats"))
+}
+
+pub fn named<'a>(messages: &'a [gst::Message], name: &str) -> Vec<&'a gst::StructureRef> {
+    messages
+        .iter()
+        .filter_map(|message| message.structure())
+        .filter(|structure| structure.name() == name)
+        .collect()
+}
+
+pub fn json(result: &gst::StructureRef) -> Value {
+    serde_json::from_str(result.get("json").unwrap()).unwrap()
+}
+
+pub fn pipeline(description: &str) -> gst::Pipeline {
+    init();
+    gst::parse::launch(description)
+        .unwrap()
+        .downcast::<gst::Pipeline>()
+        .unwrap()
+}
+
+/// All messages up to the pipeline's EOS.
+pub fn until_eos(pipeline: &gst::Pipeline) -> Vec<gst::Message> {
+    let mut messages = Vec::new();
+    for message in pipeline.bus().unwrap().iter_timed(PATIENCE) {
+        if let gst::MessageView::Error(error) = message.view() {
+            panic!("{error:?}");
+        }
+        let end = matches!(message.view(), gst::MessageView::Eos(_));
+        messages.push(message);
+        if end {
+            return messages;
+        }
+    }
+    panic!("no EOS");
+}
