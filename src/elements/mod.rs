@@ -3,12 +3,14 @@
 
 mod framemeta;
 mod inference;
+mod inferencefilter;
 mod inferencesink;
 mod rtcsessionsink;
 mod rtcsessionsrc;
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     framemeta::register(plugin)?;
+    inferencefilter::register(plugin)?;
     inferencesink::register(plugin)?;
     rtcsessionsink::register(plugin)?;
     rtcsessionsrc::register(plugin)

@@ -13,6 +13,7 @@ pub mod handoff;
 pub mod media;
 pub mod metrics;
 pub mod per_stream;
+pub mod processing_latency;
 pub mod rate_limit;
 pub mod registry;
 pub mod return_clock;

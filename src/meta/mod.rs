@@ -38,6 +38,18 @@ impl FrameFacts {
         to_structure(self, meta.mut_structure());
     }
 
+    /// Takes off the buffer what a result said of it, so that no part of that stays beside another.
+    pub fn forget_result(buffer: &mut gst::BufferRef) {
+        register();
+        if let Ok(mut meta) = CustomMeta::from_mut_buffer(buffer, NAME) {
+            meta.mut_structure().remove_fields([
+                gstr!("result-frame-id"),
+                gstr!("results"),
+                gstr!("json"),
+            ]);
+        }
+    }
+
     /// Changes what the buffer carries, beginning with nothing known where it carries no meta.
     pub fn update<R>(buffer: &mut gst::BufferRef, change: impl FnOnce(&mut FrameFacts) -> R) -> R {
         let mut facts = FrameFacts::read(buffer);
@@ -274,6 +286,23 @@ mod tests {
         assert_eq!(structure.get::<u32>("theirs"), Ok(5));
         assert_eq!(structure.get::<u64>("frame-id"), Ok(1));
         assert_eq!(structure.get::<&str>("connection-id"), Ok("c"));
+    }
+
+    #[test]
+    fn a_result_is_forgotten_and_nothing_else() {
+        gst::init().unwrap();
+        let mut buffer = gst::Buffer::new();
+        FrameFacts::forget_result(buffer.get_mut().unwrap());
+        assert_eq!(buffer.iter_meta::<gst::Meta>().count(), 0);
+        everything().write(buffer.get_mut().unwrap());
+        FrameFacts::forget_result(buffer.get_mut().unwrap());
+        let rest = FrameFacts {
+            result_frame_id: None,
+            results: None,
+            json: None,
+            ..everything()
+        };
+        assert_eq!(FrameFacts::read(&buffer), rest);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod churn;
 mod clip;
 mod endings;
 mod framemeta;
+mod inferencefilter;
 mod inferencesink;
 mod inferring;
 mod models;

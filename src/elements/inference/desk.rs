@@ -24,7 +24,7 @@ pub struct Job {
 }
 
 impl Job {
-    fn stream_id(&self) -> &str {
+    pub fn stream_id(&self) -> &str {
         self.facts.stream_id.as_deref().unwrap_or("")
     }
 }
@@ -75,6 +75,8 @@ struct Inner {
     timer: ReportTimer,
     /// Waits of the streaming thread are to be aborted.
     unlocked: bool,
+    /// The worker is at telling a result, and will not look again whether it is still wanted.
+    publishing: bool,
 }
 
 impl Inner {
@@ -95,6 +97,7 @@ impl Desk {
                 latencies: Latencies::default(),
                 timer: ReportTimer::new(stats_interval, Duration::ZERO),
                 unlocked: false,
+                publishing: false,
             }),
             changed: Condvar::new(),
         }
@@ -132,6 +135,13 @@ impl Desk {
         let mut inner = self.lock();
         let reason = inner.admission.refuses().unwrap_or(DropReason::Flush);
         inner.admission.give_up(job.stream_id(), reason);
+    }
+
+    /// A frame that reached the pad is not offered at all.
+    pub fn turn_away(&self, stream_id: &str, reason: DropReason) {
+        let mut inner = self.lock();
+        let reason = inner.admission.refuses().unwrap_or(reason);
+        inner.admission.give_up(stream_id, reason);
     }
 
     /// No frame that reached the pad is going to be offered any more.
@@ -213,13 +223,23 @@ impl Desk {
 
     /// Whether the result of the frame in work is still wanted.
     pub fn conclude(&self) -> Conclusion {
-        self.lock().admission.conclude()
+        let inner = &mut *self.lock();
+        let conclusion = inner.admission.conclude();
+        inner.publishing = conclusion != Conclusion::Discard;
+        conclusion
+    }
+
+    /// Waits until no result is being told. After a flush none from before it will be.
+    pub fn wait_published(&self) {
+        let inner = self.lock();
+        drop(self.changed.wait_while(inner, |inner| inner.publishing));
     }
 
     /// The frame in work is done with.
     pub fn finish(&self, conclusion: Conclusion, outcome: Outcome, latency: Duration) {
         {
             let inner = &mut *self.lock();
+            inner.publishing = false;
             inner.admission.finish(conclusion, outcome);
             if conclusion != Conclusion::Discard && outcome == Outcome::Inferred {
                 inner.latencies.record(latency);

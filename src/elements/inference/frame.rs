@@ -3,6 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use gst_video::{VideoColorMatrix, VideoColorRange, VideoFormat, prelude::*};
@@ -10,7 +11,7 @@ use gst_video::{VideoColorMatrix, VideoColorRange, VideoFormat, prelude::*};
 use super::desk::Job;
 use crate::{
     engine::{
-        model::{Inference, Model, Scratch},
+        model::{InferError, Inference, Model, Scratch},
         preprocess::{Colours, Frame, Matrix, PixelFormat, Plane, Range},
     },
     logic::detections::Thresholds,
@@ -41,6 +42,34 @@ pub fn infer(
     }))
     .map_err(|_| "the engine panicked".to_owned())?
     .map_err(|error| error.to_string())
+}
+
+/// How long a frame takes when no other one is before it, measured on a black one of the size of the model's input.
+pub fn time_of_one(model: &Model) -> Result<Duration, InferError> {
+    let (width, height) = model.info().input;
+    let stride = width as usize * 3;
+    let pixels = vec![0; stride * height as usize];
+    let rows = Plane {
+        data: &pixels,
+        stride,
+    };
+    let black = Frame {
+        format: PixelFormat::Rgb,
+        width,
+        height,
+        planes: [rows, Plane::default(), Plane::default()],
+        colours: Colours {
+            matrix: Matrix::Bt601,
+            range: Range::Full,
+        },
+    };
+    let mut scratch = Scratch::default();
+    let thresholds = Thresholds::default();
+    // The first one fills buffers and caches.
+    model.infer(&black, thresholds, &mut scratch)?;
+    let started = Instant::now();
+    model.infer(&black, thresholds, &mut scratch)?;
+    Ok(started.elapsed())
 }
 
 fn picture<'a>(frame: &'a gst_video::VideoFrameRef<&gst::BufferRef>) -> Option<Frame<'a>> {

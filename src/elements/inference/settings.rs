@@ -130,19 +130,19 @@ impl Settings {
     pub fn param_specs() -> Vec<glib::ParamSpec> {
         let default = Settings::default();
         vec![
-            // GstInferenceSink:model: Loaded in NULL→READY. Since: 0.1
+            // GstInferenceSink:model:, GstInferenceFilter:model: Loaded in NULL→READY. Since: 0.1
             glib::ParamSpecString::builder("model")
                 .nick("Model")
                 .blurb("The ONNX file to run; must be set")
                 .mutable_ready()
                 .build(),
-            // GstInferenceSink:labels: Since: 0.1
+            // GstInferenceSink:labels:, GstInferenceFilter:labels: Since: 0.1
             glib::ParamSpecString::builder("labels")
                 .nick("Labels")
                 .blurb("File with the name of one class a line; unset takes the names from the model's own metadata")
                 .mutable_ready()
                 .build(),
-            // GstInferenceSink:threshold: Holds from the next frame on. Since: 0.1
+            // GstInferenceSink:threshold:, GstInferenceFilter:threshold: Holds from the next frame on. Since: 0.1
             glib::ParamSpecFloat::builder("threshold")
                 .nick("Threshold")
                 .blurb("The least confidence a detection is told with")
@@ -151,7 +151,7 @@ impl Settings {
                 .default_value(default.thresholds.confidence)
                 .mutable_playing()
                 .build(),
-            // GstInferenceSink:iou-threshold: Holds from the next frame on. Since: 0.1
+            // GstInferenceSink:iou-threshold:, GstInferenceFilter:iou-threshold: Holds from the next frame on. Since: 0.1
             glib::ParamSpecFloat::builder("iou-threshold")
                 .nick("Overlap threshold")
                 .blurb("Of two boxes of one class whose intersection over union is greater than this, only the more confident is told")
@@ -160,35 +160,35 @@ impl Settings {
                 .default_value(default.thresholds.iou)
                 .mutable_playing()
                 .build(),
-            // GstInferenceSink:input-size: Since: 0.1
+            // GstInferenceSink:input-size:, GstInferenceFilter:input-size: Since: 0.1
             glib::ParamSpecString::builder("input-size")
                 .nick("Input size")
                 .blurb("Size of the model's input in pixels as WIDTHxHEIGHT, for models that take several; empty is the model's own")
                 .default_value(Some(default.input_size.as_str()))
                 .mutable_ready()
                 .build(),
-            // GstInferenceSink:decoder: Since: 0.1
+            // GstInferenceSink:decoder:, GstInferenceFilter:decoder: Since: 0.1
             glib::ParamSpecString::builder("decoder")
                 .nick("Decoder")
                 .blurb("How the model's output is read as boxes; \"auto\" tells by the model's own metadata and the shape of its output")
                 .default_value(Some(default.decoder.as_str()))
                 .mutable_ready()
                 .build(),
-            // GstInferenceSink:output-name: Since: 0.1
+            // GstInferenceSink:output-name:, GstInferenceFilter:output-name: Since: 0.1
             glib::ParamSpecString::builder("output-name")
                 .nick("Output name")
                 .blurb("The key under which the JSON of a result holds the boxes")
                 .default_value(Some(default.output_name.as_str()))
                 .mutable_ready()
                 .build(),
-            // GstInferenceSink:post-messages: The event upstream is sent either way. Since: 0.1
+            // GstInferenceSink:post-messages:, GstInferenceFilter:post-messages: The event upstream is sent either way. Since: 0.1
             glib::ParamSpecBoolean::builder("post-messages")
                 .nick("Post messages")
                 .blurb("Whether each result is posted as element message \"inference-result\"")
                 .default_value(default.post_messages)
                 .mutable_ready()
                 .build(),
-            // GstInferenceSink:stats-interval: Since: 0.1
+            // GstInferenceSink:stats-interval:, GstInferenceFilter:stats-interval: Since: 0.1
             glib::ParamSpecUInt::builder("stats-interval")
                 .nick("Statistics interval")
                 .blurb("Milliseconds between element messages \"inference-stats\"; 0 posts none")

@@ -131,7 +131,8 @@ impl<E: InferenceElement> Worker<E> {
                 inference,
                 dropped,
             };
-            element.publish(findings, buffer);
+            // A panic downstream must not keep the frame in work for ever.
+            element.catch_panic(|| (), |element| element.publish(findings, buffer));
         }
         self.desk.finish(conclusion, outcome, total);
     }

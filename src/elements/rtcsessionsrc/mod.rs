@@ -48,8 +48,8 @@
  * | `GET /ice-servers` | what `request-ice-servers` says, for the page |
  * | `GET /desired-playing-state` | `true`, `false` or `null` as server-sent events, for the page |
  *
- * The figures of inference count what `inferencesink` says in `inference-stats` messages inside chains: with
- * stats-interval=0 it says nothing, and nothing is counted.
+ * The figures of inference count what `inferencesink` and `inferencefilter` say in `inference-stats` messages inside
+ * chains: with stats-interval=0 they say nothing, and nothing is counted.
  *
  * A connection that we end is told why, as the last text on its data channel:
  * `{"errors":[…],"processing_complete":true,"termination_reason":"time-limit","detail":…}`.
