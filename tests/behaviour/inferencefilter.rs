@@ -3,6 +3,7 @@
 use std::{
     sync::{Arc, Mutex, mpsc},
     thread,
+    time::{Duration, Instant},
 };
 
 use gst::prelude::*;
@@ -20,10 +21,11 @@ use crate::{
 
 /// The filter, its bus, and what leaves it, in order.
 struct Bench {
-    harness: Harness,
     filter: gst::Element,
     bus: Overheard,
     left: Left,
+    /// Goes last: what is on the bus keeps the element.
+    harness: Harness,
 }
 
 /// Descriptions of frames and events in the order in which they passed a pad.
@@ -88,10 +90,10 @@ fn bench(properties: &str) -> Bench {
     let bus = Overheard::of(&element);
     let left = Left::at(&harness.sinkpad().unwrap());
     Bench {
-        harness,
         filter,
         bus,
         left,
+        harness,
     }
 }
 
@@ -1039,7 +1041,9 @@ fn statistics_come_while_downstream_holds_a_frame() {
     bench.harness.play();
     bench.push();
     gate.wait_for(1);
+    let deadline = Instant::now() + Duration::from_secs(20);
     let stuck = loop {
+        assert!(Instant::now() < deadline, "no statistics came");
         bench.push();
         let message = bench.bus.timed_pop(gst::ClockTime::from_mseconds(1));
         let told = message.as_ref().and_then(|message| message.structure());

@@ -12,6 +12,7 @@ use crate::init;
 
 pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/shapes.onnx");
 pub const CAPS: &str = "video/x-raw,format=I420,width=64,height=48,framerate=30/1";
+const LONG: Duration = Duration::from_secs(20);
 pub const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(20);
 
 pub fn frame() -> gst::Buffer {
@@ -44,7 +45,8 @@ impl Gate {
         let mut state = lock.lock().unwrap();
         state.1 += 1;
         changed.notify_all();
-        drop(changed.wait_while(state, |(open, _)| !*open).unwrap());
+        // Not for ever, so that a test that failed with the gate closed comes to its end.
+        drop(changed.wait_timeout_while(state, LONG, |(open, _)| !*open));
     }
 
     pub fn open(&self) {
@@ -57,7 +59,7 @@ impl Gate {
         let (lock, changed) = &*self.0;
         let state = lock.lock().unwrap();
         let (_state, timeout) = changed
-            .wait_timeout_while(state, Duration::from_secs(20), |(_, seen)| *seen < results)
+            .wait_timeout_while(state, LONG, |(_, seen)| *seen < results)
             .unwrap();
         assert!(!timeout.timed_out(), "no result came");
     }
