@@ -644,7 +644,6 @@ fn null_while_busy_ends_after_the_frame_in_work() {
     stopping.join().unwrap().unwrap();
     let end = stats(&bench.filter);
     assert_eq!((end.inferred, end.closed, end.pending), (1, 2, 0));
-    assert_eq!(bench.harness.buffers_in_queue(), 0);
 }
 
 #[test]
