@@ -2,6 +2,7 @@
 //! common is a module beside them.
 
 mod framemeta;
+mod framemetaoverlay;
 mod inference;
 mod inferencefilter;
 mod inferencesink;
@@ -10,6 +11,7 @@ mod rtcsessionsrc;
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     framemeta::register(plugin)?;
+    framemetaoverlay::register(plugin)?;
     inferencefilter::register(plugin)?;
     inferencesink::register(plugin)?;
     rtcsessionsink::register(plugin)?;

@@ -12,6 +12,8 @@ pub mod frame_rate;
 pub mod handoff;
 pub mod media;
 pub mod metrics;
+pub mod overlay;
+pub mod palette;
 pub mod per_stream;
 pub mod processing_latency;
 pub mod rate_limit;

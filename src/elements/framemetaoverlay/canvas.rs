@@ -1,0 +1,304 @@
+//! Draws on the planes of a frame where they lie. Packed and planar formats, whole and halved chroma all are planes of
+//! samples with a few bytes each, so all are drawn by the same code.
+//!
+//! Trusts nobody about lengths: what a plane does not have is not drawn.
+
+use std::ops::Range;
+
+use super::glyphs::Glyph;
+use crate::logic::{overlay::Rect, palette::Rgb};
+
+pub struct Canvas<'a> {
+    /// Pixels.
+    pub width: u32,
+    pub height: u32,
+    pub planes: Vec<Plane<'a>>,
+    /// What the numbers mean where they are not red, green and blue.
+    pub yuv: Yuv,
+}
+
+pub struct Plane<'a> {
+    pub data: &'a mut [u8],
+    /// Bytes from one row to the next.
+    pub stride: usize,
+    /// Whether a sample stands for two by two pixels, rather than for one.
+    pub halved: bool,
+    /// What each byte of a sample is: one to four of them.
+    pub sample: &'static [Channel],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    Red,
+    Green,
+    Blue,
+    /// Alpha, or a byte that is not looked at.
+    Opaque,
+    Luma,
+    Cb,
+    Cr,
+}
+
+/// What Y, Cb and Cr mean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Yuv {
+    /// The parts of red and of blue in luma.
+    pub kr: f32,
+    pub kb: f32,
+    /// Luma 16 to 235 and chroma 16 to 240, rather than all from 0 to 255.
+    pub limited: bool,
+}
+
+impl Canvas<'_> {
+    /// Paints what is in `outer` and not in `inner`.
+    pub fn ring(&mut self, outer: Rect, inner: Rect, colour: Rgb) {
+        let outer = outer.intersection(&self.area());
+        let inner = inner.intersection(&outer);
+        if outer.is_empty() {
+            return;
+        }
+        self.each(colour, |plane, grid, value| {
+            plane.ring(grid, outer, inner, value);
+        });
+    }
+
+    pub fn fill(&mut self, area: Rect, colour: Rgb) {
+        self.ring(area, Rect::default(), colour);
+    }
+
+    /// Paints a letter of a line of text that begins at `at`, as far as it lies in `within`.
+    pub fn letter(&mut self, glyph: &Glyph, at: (i32, i32), within: Rect, colour: Rgb) {
+        if glyph.width == 0 {
+            return;
+        }
+        let (left, top) = (at.0 + glyph.left, at.1 + glyph.top);
+        let area = Rect {
+            left,
+            top,
+            right: left + glyph.width as i32,
+            bottom: top + (glyph.coverage.len() / glyph.width) as i32,
+        };
+        let seen = area.intersection(&within).intersection(&self.area());
+        if seen.is_empty() {
+            return;
+        }
+        self.each(colour, |plane, grid, value| {
+            plane.letter(grid, glyph, (left, top), seen, value);
+        });
+    }
+
+    fn area(&self) -> Rect {
+        let whole = |side: u32| i32::try_from(side).unwrap_or(0);
+        Rect {
+            left: 0,
+            top: 0,
+            right: whole(self.width),
+            bottom: whole(self.height),
+        }
+    }
+
+    fn each(&mut self, colour: Rgb, mut draw: impl FnMut(&mut Plane, Grid, &[u8])) {
+        let area = self.area();
+        for plane in &mut self.planes {
+            let mut value = [0; 4];
+            for (byte, &channel) in value.iter_mut().zip(plane.sample) {
+                *byte = self.yuv.of(colour, channel);
+            }
+            let grid = Grid {
+                across: Axis::new(area.right, plane.halved),
+                down: Axis::new(area.bottom, plane.halved),
+            };
+            draw(plane, grid, &value[..plane.sample.len().min(4)]);
+        }
+    }
+}
+
+impl Yuv {
+    fn of(&self, Rgb(red, green, blue): Rgb, channel: Channel) -> u8 {
+        let [r, g, b] = [red, green, blue].map(f32::from);
+        let luma = self.kr * r + (1.0 - self.kr - self.kb) * g + self.kb * b;
+        let chroma = |distance: f32| {
+            let scale = if self.limited { 224.0 / 255.0 } else { 1.0 };
+            (128.0 + distance * scale).round() as u8
+        };
+        match channel {
+            Channel::Red => red,
+            Channel::Green => green,
+            Channel::Blue => blue,
+            Channel::Opaque => 255,
+            Channel::Luma if self.limited => (16.0 + luma * 219.0 / 255.0).round() as u8,
+            Channel::Luma => luma.round() as u8,
+            Channel::Cb => chroma((b - luma) / (2.0 * (1.0 - self.kb))),
+            Channel::Cr => chroma((r - luma) / (2.0 * (1.0 - self.kr))),
+        }
+    }
+}
+
+/// How samples lie over pixels.
+#[derive(Clone, Copy)]
+struct Grid {
+    across: Axis,
+    down: Axis,
+}
+
+#[derive(Clone, Copy)]
+struct Axis {
+    /// Pixels.
+    length: i32,
+    /// 1 where a sample stands for two pixels.
+    shift: u32,
+}
+
+impl Axis {
+    fn new(length: i32, halved: bool) -> Axis {
+        Axis {
+            length,
+            shift: u32::from(halved),
+        }
+    }
+
+    /// The samples that stand for any of these pixels.
+    fn touched(&self, pixels: &Range<i32>) -> Range<usize> {
+        let end = pixels.end + (1 << self.shift) - 1;
+        (pixels.start >> self.shift) as usize..(end >> self.shift) as usize
+    }
+
+    /// The samples that stand for these pixels and no others.
+    fn whole(&self, pixels: &Range<i32>) -> Range<usize> {
+        let start = pixels.start + (1 << self.shift) - 1;
+        let end = match pixels.end {
+            // The last one may stand for one pixel only.
+            end if end == self.length => self.touched(pixels).end,
+            end => (end >> self.shift) as usize,
+        };
+        (start >> self.shift) as usize..end
+    }
+
+    /// The pixels that a sample stands for.
+    fn pixels(&self, sample: usize) -> Range<i32> {
+        let start = (sample as i32) << self.shift;
+        start..(start + (1 << self.shift)).min(self.length)
+    }
+}
+
+fn overlap(a: &Range<i32>, b: &Range<i32>) -> i32 {
+    (a.end.min(b.end) - a.start.max(b.start)).max(0)
+}
+
+impl Plane<'_> {
+    /// `outer` lies in the frame, `inner` in `outer`.
+    fn ring(&mut self, grid: Grid, outer: Rect, inner: Rect, value: &[u8]) {
+        let (outer_x, outer_y) = (outer.left..outer.right, outer.top..outer.bottom);
+        let (inner_x, inner_y) = (inner.left..inner.right, inner.top..inner.bottom);
+        let columns = grid.across.touched(&outer_x);
+        for row in grid.down.touched(&outer_y) {
+            let Some(line) = self.row(row) else {
+                return;
+            };
+            let pixels = grid.down.pixels(row);
+            let rows = overlap(&pixels, &outer_y);
+            if inner.is_empty() || overlap(&pixels, &inner_y) == 0 {
+                let whole = grid.across.whole(&outer_x);
+                for sample in [columns.start..whole.start, whole.end..columns.end]
+                    .into_iter()
+                    .flatten()
+                {
+                    let at = grid.across.pixels(sample);
+                    let covered = rows * overlap(&at, &outer_x);
+                    blend(line, sample, value, share(covered, &at, &pixels));
+                }
+                fill(line, whole, value, share(rows, &(0..1), &pixels));
+                continue;
+            }
+            let free_rows = overlap(&pixels, &inner_y);
+            let free = match free_rows == pixels.end - pixels.start {
+                true => grid.across.whole(&inner_x),
+                false => columns.end..columns.end,
+            };
+            for sample in [columns.start..free.start, free.end..columns.end]
+                .into_iter()
+                .flatten()
+            {
+                let at = grid.across.pixels(sample);
+                let covered = rows * overlap(&at, &outer_x) - free_rows * overlap(&at, &inner_x);
+                blend(line, sample, value, share(covered, &at, &pixels));
+            }
+        }
+    }
+
+    /// `seen` lies in the frame and in the letter, whose first pixel is at `left` and `top`.
+    fn letter(
+        &mut self,
+        grid: Grid,
+        glyph: &Glyph,
+        (left, top): (i32, i32),
+        seen: Rect,
+        value: &[u8],
+    ) {
+        let (seen_x, seen_y) = (seen.left..seen.right, seen.top..seen.bottom);
+        for row in grid.down.touched(&seen_y) {
+            let Some(line) = self.row(row) else {
+                return;
+            };
+            let rows = grid.down.pixels(row);
+            for sample in grid.across.touched(&seen_x) {
+                let columns = grid.across.pixels(sample);
+                let mut sum = 0;
+                for y in rows.start.max(seen.top)..rows.end.min(seen.bottom) {
+                    for x in columns.start.max(seen.left)..columns.end.min(seen.right) {
+                        let at = (y - top) as usize * glyph.width + (x - left) as usize;
+                        sum += i32::from(glyph.coverage.get(at).copied().unwrap_or(0));
+                    }
+                }
+                let area = (rows.end - rows.start) * (columns.end - columns.start);
+                blend(line, sample, value, (sum / area) as u32);
+            }
+        }
+    }
+
+    /// As much of a row as the plane has.
+    fn row(&mut self, row: usize) -> Option<&mut [u8]> {
+        let start = row.checked_mul(self.stride)?;
+        let rest = self.data.get_mut(start..)?;
+        let end = rest.len().min(self.stride);
+        Some(&mut rest[..end])
+    }
+}
+
+/// How much of a sample is covered, 0 to 255, where that many of its pixels are.
+fn share(covered: i32, columns: &Range<i32>, rows: &Range<i32>) -> u32 {
+    let area = (columns.end - columns.start) * (rows.end - rows.start);
+    (covered * 255 / area) as u32
+}
+
+fn fill(line: &mut [u8], samples: Range<usize>, value: &[u8], share: u32) {
+    if share < 255 {
+        for sample in samples {
+            blend(line, sample, value, share);
+        }
+        return;
+    }
+    let bytes = value.len();
+    let end = (samples.end * bytes).min(line.len());
+    let Some(run) = line.get_mut(samples.start * bytes..end) else {
+        return;
+    };
+    match *value {
+        [byte] => run.fill(byte),
+        _ => run
+            .chunks_exact_mut(bytes)
+            .for_each(|sample| sample.copy_from_slice(value)),
+    }
+}
+
+/// Moves a sample towards `value`: at 0 it stays, at 255 it is that.
+fn blend(line: &mut [u8], sample: usize, value: &[u8], share: u32) {
+    let start = sample * value.len();
+    let Some(sample) = line.get_mut(start..start + value.len()) else {
+        return;
+    };
+    for (byte, &value) in sample.iter_mut().zip(value) {
+        let sum = u32::from(*byte) * (255 - share) + u32::from(value) * share;
+        *byte = ((sum + 127) / 255) as u8;
+    }
+}
