@@ -388,3 +388,344 @@ impl Sheet {
 
 /// Pixels; smaller letters are not told apart.
 const SMALLEST_TEXT: u32 = 12;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const VGA: (u32, u32) = (640, 480);
+
+    fn found(x: f32, y: f32, width: f32, height: f32) -> Detection {
+        Detection {
+            x,
+            y,
+            width,
+            height,
+            confidence: 0.91,
+            class_id: 7,
+            class: "circle".into(),
+        }
+    }
+
+    fn facts(results: Vec<Detection>) -> FrameFacts {
+        FrameFacts {
+            results: Some(results),
+            ..FrameFacts::default()
+        }
+    }
+
+    /// Every letter is half as wide as the text is high.
+    fn lay(facts: &FrameFacts, size: (u32, u32), style: &Style) -> Scene {
+        lay_out(facts, size, style, 0, |_, height| height as f32 / 2.0)
+    }
+
+    fn lay_one(detection: Detection) -> Scene {
+        lay(&facts(vec![detection]), VGA, &Style::default())
+    }
+
+    fn text(detection: Detection, style: &Style) -> Option<String> {
+        let scene = lay(&facts(vec![detection]), VGA, style);
+        scene.labels.into_iter().next().map(|label| label.text)
+    }
+
+    fn rect(left: i32, top: i32, right: i32, bottom: i32) -> Rect {
+        Rect {
+            left,
+            top,
+            right,
+            bottom,
+        }
+    }
+
+    #[test]
+    fn a_line_lies_in_its_box() {
+        let scene = lay_one(found(320.0, 240.0, 101.0, 50.0));
+        // From 269.5 to 370.5: halves are rounded up.
+        assert_eq!(scene.outlines[0].outer, rect(270, 215, 371, 265));
+        assert_eq!(scene.outlines[0].inner, rect(272, 217, 369, 263));
+        assert_eq!(scene.outlines[0].colour, colour_of("circle"));
+    }
+
+    #[test]
+    fn the_smallest_box_is_a_pixel() {
+        let scene = lay_one(found(100.2, 100.2, 0.1, 0.1));
+        assert_eq!(scene.outlines[0].outer, rect(100, 100, 101, 101));
+        assert!(scene.outlines[0].inner.is_empty());
+    }
+
+    #[test]
+    fn boxes_of_a_frame_of_another_size_are_scaled() {
+        let facts = FrameFacts {
+            width: Some(320),
+            height: Some(120),
+            ..facts(vec![found(100.0, 50.0, 20.0, 10.0)])
+        };
+        let scene = lay(&facts, VGA, &Style::default());
+        assert_eq!(scene.outlines[0].outer, rect(180, 180, 220, 220));
+        let nonsense = FrameFacts {
+            width: Some(0),
+            height: Some(-5),
+            ..facts
+        };
+        let scene = lay(&nonsense, VGA, &Style::default());
+        assert_eq!(scene.outlines[0].outer, rect(90, 45, 110, 55));
+    }
+
+    #[test]
+    fn lines_and_letters_grow_with_the_frame_unless_they_are_set() {
+        let sizes = |size: (u32, u32), style: &Style| {
+            let (x, y) = (size.0 as f32 / 2.0, size.1 as f32 / 2.0);
+            let scene = lay(&facts(vec![found(x, y, x, y)]), size, style);
+            let outline = &scene.outlines[0];
+            (outline.inner.left - outline.outer.left, scene.text_height)
+        };
+        let auto = Style::default();
+        assert_eq!(sizes((96, 96), &auto), (1, 12));
+        assert_eq!(sizes(VGA, &auto), (2, 16));
+        assert_eq!(sizes((480, 640), &auto), (2, 16));
+        assert_eq!(sizes((1920, 1080), &auto), (5, 36));
+        assert_eq!(sizes((3840, 2160), &auto), (9, 72));
+        let set = Style {
+            line_width: 7,
+            text_height: 20,
+            ..auto
+        };
+        assert_eq!(sizes(VGA, &set), (7, 20));
+        let large = Style {
+            text_height: 256,
+            ..set
+        };
+        assert_eq!(sizes((96, 96), &large), (7, 72));
+    }
+
+    #[test]
+    fn a_label_stands_on_top_of_its_box() {
+        let scene = lay_one(found(320.0, 240.0, 100.0, 100.0));
+        let label = &scene.labels[0];
+        assert_eq!(label.text, "circle 91%");
+        // Ten letters of 8 pixels, 4 pixels free at each side; 16 pixels of text and 1 above and below.
+        assert_eq!(label.area, rect(270, 172, 358, 190));
+        assert_eq!(label.start, (274, 173));
+        assert_eq!((label.colour, label.ink), (colour_of("circle"), BLACK));
+    }
+
+    #[test]
+    fn a_label_leaves_no_gap_to_a_box_on_odd_pixels() {
+        let scene = lay_one(found(321.0, 241.0, 100.0, 100.0));
+        assert_eq!(scene.outlines[0].outer, rect(271, 191, 371, 291));
+        assert_eq!(scene.labels[0].area, rect(270, 174, 358, 192));
+    }
+
+    #[test]
+    fn a_label_stays_within_the_frame() {
+        let at = |x: f32, y: f32| lay_one(found(x, y, 60.0, 60.0)).labels[0].area;
+        assert_eq!(at(30.0, 30.0), rect(0, 0, 88, 18));
+        assert_eq!(at(0.0, 240.0), rect(0, 192, 88, 210));
+        assert_eq!(at(610.0, 240.0), rect(552, 192, 640, 210));
+        assert_eq!(at(320.0, 505.0), rect(290, 458, 378, 476));
+        assert_eq!(at(320.0, 509.4), rect(290, 462, 378, 480));
+    }
+
+    #[test]
+    fn a_label_says_what_is_asked_for() {
+        let style = |labels, confidence| Style {
+            labels,
+            confidence,
+            ..Style::default()
+        };
+        let one = || found(320.0, 240.0, 100.0, 100.0);
+        assert_eq!(text(one(), &style(true, true)).unwrap(), "circle 91%");
+        assert_eq!(text(one(), &style(true, false)).unwrap(), "circle");
+        assert_eq!(text(one(), &style(false, true)).unwrap(), "91%");
+        assert_eq!(text(one(), &style(false, false)), None);
+        let nameless = Detection {
+            class: "".into(),
+            ..one()
+        };
+        assert_eq!(text(nameless, &Style::default()).unwrap(), "7 91%");
+        for confidence in [f32::NAN, f32::INFINITY, -0.1, 1.1] {
+            let odd = Detection {
+                confidence,
+                ..one()
+            };
+            assert_eq!(text(odd, &Style::default()).unwrap(), "circle");
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_and_the_confidence_stays() {
+        let long = |class: String| Detection {
+            class: class.into(),
+            ..found(320.0, 240.0, 100.0, 100.0)
+        };
+        // Half of the frame has room for 39 letters and the margins.
+        let exact = "x".repeat(35);
+        assert_eq!(
+            text(long(exact.clone()), &Style::default()).unwrap(),
+            format!("{exact} 91%")
+        );
+        assert_eq!(
+            text(long("x".repeat(36)), &Style::default()).unwrap(),
+            format!("{}… 91%", "x".repeat(34))
+        );
+        assert_eq!(
+            text(long("ab\nc\td".into()), &Style::default()).unwrap(),
+            "ab c d 91%"
+        );
+    }
+
+    #[test]
+    fn a_name_of_letters_without_width_has_an_end() {
+        let (text, width) = fit(&"\u{301}".repeat(1_000_000), " 91%", 50.0, &|_| 0.0).unwrap();
+        assert_eq!((text.chars().count(), width), (256 + 4, 0.0));
+        assert!(text.contains(ELLIPSIS));
+    }
+
+    #[test]
+    fn without_room_there_is_no_label() {
+        assert_eq!(
+            fit("circle", " 91%", 70.0, &|_| 8.0),
+            Some(("cir… 91%".into(), 64.0))
+        );
+        assert_eq!(
+            fit("circle", " 91%", 40.0, &|_| 8.0),
+            Some(("… 91%".into(), 40.0))
+        );
+        assert_eq!(
+            fit("circle", " 91%", 39.0, &|_| 8.0),
+            Some(("91%".into(), 24.0))
+        );
+        assert_eq!(fit("circle", " 91%", 23.0, &|_| 8.0), None);
+        assert_eq!(fit("circle", "", 7.0, &|_| 8.0), None);
+        assert_eq!(fit("", "", 100.0, &|_| 8.0), None);
+    }
+
+    #[test]
+    fn what_has_no_part_in_the_frame_is_not_drawn() {
+        let nothing = [
+            found(-100.0, 240.0, 100.0, 100.0),
+            found(320.0, 600.0, 100.0, 100.0),
+            found(f32::NAN, 240.0, 100.0, 100.0),
+            found(f32::INFINITY, 240.0, 100.0, 100.0),
+            found(320.0, 240.0, 100.0, f32::NAN),
+            found(320.0, 240.0, -100.0, 100.0),
+            found(320.0, 240.0, 0.0, 100.0),
+        ];
+        assert_eq!(
+            lay(&facts(nothing.into()), VGA, &Style::default()).outlines,
+            []
+        );
+    }
+
+    #[test]
+    fn a_box_without_end_shows_the_sides_it_has() {
+        let scene = lay_one(found(320.0, 240.0, f32::INFINITY, 100.0));
+        let outer = scene.outlines[0].outer;
+        assert_eq!((outer.top, outer.bottom), (190, 290));
+        assert!(outer.left < -10_000 && outer.right > 10_000);
+        assert_eq!(scene.labels[0].area.left, 0);
+    }
+
+    #[test]
+    fn the_first_results_are_on_top_and_the_300th_is_the_last() {
+        let many = (0..400)
+            .map(|x| found(x as f32, 100.0, 10.0, 10.0))
+            .collect();
+        let scene = lay(&facts(many), VGA, &Style::default());
+        assert_eq!(scene.outlines.len(), 300);
+        assert_eq!(scene.outlines[299].outer.left, -5);
+        assert_eq!(scene.outlines[0].outer.left, 294);
+    }
+
+    #[test]
+    fn the_trail_tells_what_is_known() {
+        let all = FrameFacts {
+            frame_id: Some(812),
+            arrival_time: Some(1_000_000_000),
+            result_frame_id: Some(809),
+            ..facts(vec![])
+        };
+        let told = |facts: &FrameFacts| trail(facts, 1_034_999_999);
+        assert_eq!(told(&all).unwrap(), "frame 812  34 ms  results of 809");
+        let own = FrameFacts {
+            result_frame_id: Some(812),
+            ..all.clone()
+        };
+        assert_eq!(told(&own).unwrap(), "frame 812  34 ms");
+        let no_results = FrameFacts {
+            results: None,
+            ..all.clone()
+        };
+        assert_eq!(told(&no_results).unwrap(), "frame 812  34 ms");
+        let from_tomorrow = FrameFacts {
+            arrival_time: Some(2_000_000_000),
+            ..own
+        };
+        assert_eq!(told(&from_tomorrow).unwrap(), "frame 812");
+        assert_eq!(told(&FrameFacts::default()), None);
+    }
+
+    #[test]
+    fn the_trail_is_in_the_lower_left_corner_and_only_where_asked_for() {
+        let facts = FrameFacts {
+            frame_id: Some(812),
+            ..FrameFacts::default()
+        };
+        assert_eq!(lay(&facts, VGA, &Style::default()), Scene::default());
+        let style = Style {
+            trail: true,
+            ..Style::default()
+        };
+        let scene = lay(&facts, VGA, &style);
+        assert_eq!(scene.labels[0].text, "frame 812");
+        assert_eq!(scene.labels[0].area, rect(0, 462, 80, 480));
+    }
+
+    fn any_number() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            any::<f32>(),
+            prop::num::f32::ANY,
+            -100f32..5000.0,
+            Just(f32::NAN),
+            Just(f32::INFINITY),
+            Just(f32::NEG_INFINITY),
+            Just(f32::MAX),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_results_labels_lie_in_the_frame_and_boxes_touch_it(
+            boxes in prop::collection::vec(
+                ((any_number(), any_number()), (any_number(), any_number()), any_number(), any::<u32>(), ".{0,40}"), 0..8),
+            then in (any::<Option<i32>>(), any::<Option<i32>>()),
+            size in (1u32..5000, 1u32..5000),
+            style in (0u32..257, 0u32..257, any::<bool>(), any::<bool>(), any::<bool>()),
+        ) {
+            let results = boxes.into_iter()
+                .map(|((x, y), (width, height), confidence, class_id, class)| Detection {
+                    x, y, width, height, confidence, class_id, class: class.into(),
+                })
+                .collect();
+            let facts = FrameFacts { width: then.0, height: then.1, frame_id: Some(u64::MAX), ..facts(results) };
+            let style = Style {
+                line_width: style.0,
+                text_height: style.1,
+                labels: style.2,
+                confidence: style.3,
+                trail: style.4,
+            };
+            let scene = lay(&facts, size, &style);
+            let frame = rect(0, 0, size.0 as i32, size.1 as i32);
+            for label in &scene.labels {
+                prop_assert_eq!(label.area.intersection(&frame), label.area);
+                prop_assert!(!label.area.is_empty() && !label.text.is_empty());
+            }
+            for outline in &scene.outlines {
+                prop_assert!(!outline.outer.intersection(&frame).is_empty());
+            }
+        }
+    }
+}

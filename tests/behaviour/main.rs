@@ -13,6 +13,7 @@ mod clip;
 mod endings;
 mod framemeta;
 mod inferencefilter;
+mod framemetaoverlay;
 mod inferencesink;
 mod inferring;
 mod models;

@@ -302,3 +302,172 @@ fn blend(line: &mut [u8], sample: usize, value: &[u8], share: u32) {
         *byte = ((sum + 127) / 255) as u8;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BT601: Yuv = Yuv {
+        kr: 0.299,
+        kb: 0.114,
+        limited: true,
+    };
+
+    fn plane<'a>(data: &'a mut [u8], stride: usize, sample: &'static [Channel]) -> Plane<'a> {
+        Plane {
+            data,
+            stride,
+            halved: matches!(sample[0], Channel::Cb),
+            sample,
+        }
+    }
+
+    fn canvas(width: u32, height: u32, plane: Plane) -> Canvas {
+        Canvas {
+            width,
+            height,
+            planes: vec![plane],
+            yuv: BT601,
+        }
+    }
+
+    #[test]
+    fn colours_are_those_of_the_matrix_and_range() {
+        let of = |yuv: Yuv, colour| {
+            [Channel::Luma, Channel::Cb, Channel::Cr].map(|channel| yuv.of(colour, channel))
+        };
+        let (red, white) = (Rgb(255, 0, 0), Rgb(255, 255, 255));
+        let full = Yuv {
+            limited: false,
+            ..BT601
+        };
+        let bt709 = Yuv {
+            kr: 0.2126,
+            kb: 0.0722,
+            limited: true,
+        };
+        assert_eq!(of(BT601, red), [81, 90, 240]);
+        assert_eq!(of(BT601, white), [235, 128, 128]);
+        assert_eq!(of(bt709, red), [63, 102, 240]);
+        assert_eq!(of(bt709, Rgb(0, 0, 0)), [16, 128, 128]);
+        // 255.5 has no byte.
+        assert_eq!(of(full, red), [76, 85, 255]);
+        assert_eq!(of(full, white), [255, 128, 128]);
+    }
+
+    #[test]
+    fn what_a_plane_lacks_is_not_drawn() {
+        let all = Rect {
+            left: 0,
+            top: 0,
+            right: 8,
+            bottom: 8,
+        };
+        let glyph = Glyph {
+            left: 0,
+            top: 0,
+            width: 8,
+            coverage: vec![255; 64],
+        };
+        for length in 0..64 {
+            for stride in [0, 1, 3, 8, 100, usize::MAX] {
+                for sample in [&[Channel::Luma][..], &[Channel::Cb, Channel::Cr]] {
+                    let mut data = vec![9; length];
+                    let mut canvas = canvas(8, 8, plane(&mut data, stride, sample));
+                    canvas.fill(all, Rgb(1, 2, 3));
+                    canvas.letter(&glyph, (0, 0), all, Rgb(1, 2, 3));
+                }
+            }
+        }
+    }
+
+    fn any_rect() -> impl Strategy<Value = Rect> {
+        (-4i32..14, -4i32..14, -4i32..14, -4i32..14).prop_map(|(left, top, right, bottom)| Rect {
+            left,
+            top,
+            right,
+            bottom,
+        })
+    }
+
+    fn holds(rect: &Rect, x: i32, y: i32) -> bool {
+        (rect.left..rect.right).contains(&x) && (rect.top..rect.bottom).contains(&y)
+    }
+
+    /// The pixels of a sample that `painted` says are, out of all it has; nothing outside of the frame is a pixel.
+    fn painted_of(
+        (column, row): (usize, usize),
+        side: usize,
+        frame: (u32, u32),
+        painted: impl Fn(i32, i32) -> u32,
+    ) -> u32 {
+        let mut sum = (0, 0);
+        for y in row * side..((row + 1) * side).min(frame.1 as usize) {
+            for x in column * side..((column + 1) * side).min(frame.0 as usize) {
+                sum = (sum.0 + painted(x as i32, y as i32), sum.1 + 1);
+            }
+        }
+        sum.0 / sum.1
+    }
+
+    proptest! {
+        #[test]
+        fn a_ring_paints_its_pixels_and_no_others(
+            (width, height) in (1u32..12, 1u32..12), outer in any_rect(), hole in any_rect(), halved in any::<bool>(),
+        ) {
+            let sample: &'static [Channel] = match halved {
+                true => &[Channel::Cb, Channel::Cr],
+                false => &[Channel::Blue, Channel::Red, Channel::Green],
+            };
+            let side = if halved { 2 } else { 1 };
+            let (columns, rows) = ((width as usize).div_ceil(side), (height as usize).div_ceil(side));
+            let stride = columns * sample.len() + 3;
+            let mut data = vec![100; stride * rows];
+            let colour = Rgb(200, 0, 50);
+            let inner = hole.intersection(&outer);
+            canvas(width, height, plane(&mut data, stride, sample)).ring(outer, hole, colour);
+            for row in 0..rows {
+                for column in 0..columns {
+                    let share = painted_of((column, row), side, (width, height), |x, y| {
+                        if holds(&outer, x, y) && !holds(&inner, x, y) { 255 } else { 0 }
+                    });
+                    for (index, &channel) in sample.iter().enumerate() {
+                        let value = u32::from(BT601.of(colour, channel));
+                        let expected = (100 * (255 - share) + value * share + 127) / 255;
+                        let got = data[row * stride + column * sample.len() + index];
+                        prop_assert_eq!(u32::from(got), expected, "{} {}", column, row);
+                    }
+                }
+                prop_assert_eq!(&data[row * stride + columns * sample.len()..][..3], &[100; 3]);
+            }
+        }
+
+        #[test]
+        fn a_letter_paints_what_it_covers_within_its_label(
+            (width, height) in (1u32..12, 1u32..12), within in any_rect(), at in (-4i32..12, -4i32..12),
+            coverage in prop::collection::vec(any::<u8>(), 20), halved in any::<bool>(),
+        ) {
+            let sample: &'static [Channel] = if halved { &[Channel::Cb] } else { &[Channel::Luma] };
+            let side = if halved { 2 } else { 1 };
+            let (columns, rows) = ((width as usize).div_ceil(side), (height as usize).div_ceil(side));
+            let mut data = vec![100; columns * rows];
+            let colour = Rgb(0, 0, 255);
+            let glyph = Glyph { left: 1, top: -1, width: 4, coverage: coverage.clone() };
+            canvas(width, height, plane(&mut data, columns, sample)).letter(&glyph, at, within, colour);
+            let value = u32::from(BT601.of(colour, sample[0]));
+            for row in 0..rows {
+                for column in 0..columns {
+                    let share = painted_of((column, row), side, (width, height), |x, y| {
+                        let (across, down) = (x - at.0 - 1, y - at.1 + 1);
+                        let inside = (0..4).contains(&across) && (0..5).contains(&down) && holds(&within, x, y);
+                        if inside { u32::from(coverage[(down * 4 + across) as usize]) } else { 0 }
+                    });
+                    let expected = (100 * (255 - share) + value * share + 127) / 255;
+                    prop_assert_eq!(u32::from(data[row * columns + column]), expected);
+                }
+            }
+        }
+    }
+}
