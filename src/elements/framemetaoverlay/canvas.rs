@@ -191,38 +191,44 @@ impl Plane<'_> {
         let (outer_x, outer_y) = (outer.left..outer.right, outer.top..outer.bottom);
         let (inner_x, inner_y) = (inner.left..inner.right, inner.top..inner.bottom);
         let columns = grid.across.touched(&outer_x);
+        let whole = grid.across.whole(&outer_x);
+        let broken = grid.across.touched(&inner_x);
         for row in grid.down.touched(&outer_y) {
             let Some(line) = self.row(row) else {
                 return;
             };
             let pixels = grid.down.pixels(row);
             let rows = overlap(&pixels, &outer_y);
-            if inner.is_empty() || overlap(&pixels, &inner_y) == 0 {
-                let whole = grid.across.whole(&outer_x);
-                for sample in [columns.start..whole.start, whole.end..columns.end]
-                    .into_iter()
-                    .flatten()
-                {
-                    let at = grid.across.pixels(sample);
-                    let covered = rows * overlap(&at, &outer_x);
-                    blend(line, sample, value, share(covered, &at, &pixels));
-                }
-                fill(line, whole, value, share(rows, &(0..1), &pixels));
-                continue;
-            }
-            let free_rows = overlap(&pixels, &inner_y);
+            let free_rows = match inner.is_empty() {
+                true => 0,
+                false => overlap(&pixels, &inner_y),
+            };
+            // From left to right: samples on the edge, solid ones up to `near`, on the edge, those in `free` that nothing
+            // covers, on the edge, solid ones from `far` on, on the edge. All but the outermost may be none.
+            let (near, far) = match free_rows {
+                0 => (whole.end, whole.end),
+                _ => (broken.start.max(whole.start), broken.end.min(whole.end)),
+            };
             let free = match free_rows == pixels.end - pixels.start {
                 true => grid.across.whole(&inner_x),
-                false => columns.end..columns.end,
+                false => near..near,
             };
-            for sample in [columns.start..free.start, free.end..columns.end]
-                .into_iter()
-                .flatten()
-            {
-                let at = grid.across.pixels(sample);
-                let covered = rows * overlap(&at, &outer_x) - free_rows * overlap(&at, &inner_x);
-                blend(line, sample, value, share(covered, &at, &pixels));
+            for run in [
+                columns.start..whole.start,
+                near..free.start,
+                free.end..far,
+                whole.end..columns.end,
+            ] {
+                for sample in run {
+                    let at = grid.across.pixels(sample);
+                    let covered =
+                        rows * overlap(&at, &outer_x) - free_rows * overlap(&at, &inner_x);
+                    blend(line, sample, value, share(covered, &at, &pixels));
+                }
             }
+            let solid = share(rows, &(0..1), &pixels);
+            fill(line, whole.start..near, value, solid);
+            fill(line, far..whole.end, value, solid);
         }
     }
 
@@ -241,17 +247,33 @@ impl Plane<'_> {
                 return;
             };
             let rows = grid.down.pixels(row);
-            for sample in grid.across.touched(&seen_x) {
-                let columns = grid.across.pixels(sample);
-                let mut sum = 0;
-                for y in rows.start.max(seen.top)..rows.end.min(seen.bottom) {
-                    for x in columns.start.max(seen.left)..columns.end.min(seen.right) {
-                        let at = (y - top) as usize * glyph.width + (x - left) as usize;
-                        sum += i32::from(glyph.coverage.get(at).copied().unwrap_or(0));
+            if grid.across.shift == 0 {
+                let first = (rows.start - top) as usize * glyph.width;
+                let skipped = (seen.left - left) as usize;
+                let covered = &glyph.coverage[first + skipped..];
+                // Most of a letter's rectangle is not letter.
+                for (sample, &covered) in grid.across.touched(&seen_x).zip(covered) {
+                    if covered > 0 {
+                        blend(line, sample, value, covered.into());
                     }
                 }
-                let area = (rows.end - rows.start) * (columns.end - columns.start);
-                blend(line, sample, value, (sum / area) as u32);
+                continue;
+            }
+            let rows_seen = rows.start.max(seen.top)..rows.end.min(seen.bottom);
+            for sample in grid.across.touched(&seen_x) {
+                let columns = grid.across.pixels(sample);
+                let columns_seen = columns.start.max(seen.left)..columns.end.min(seen.right);
+                let mut sum = 0;
+                for y in rows_seen.clone() {
+                    let first = (y - top) as usize * glyph.width;
+                    for x in columns_seen.clone() {
+                        sum += u32::from(glyph.coverage[first + (x - left) as usize]);
+                    }
+                }
+                if sum > 0 {
+                    let area = (rows.end - rows.start) * (columns.end - columns.start);
+                    blend(line, sample, value, sum / area as u32);
+                }
             }
         }
     }
@@ -278,16 +300,17 @@ fn fill(line: &mut [u8], samples: Range<usize>, value: &[u8], share: u32) {
         }
         return;
     }
-    let bytes = value.len();
-    let end = (samples.end * bytes).min(line.len());
-    let Some(run) = line.get_mut(samples.start * bytes..end) else {
+    let start = samples.start * value.len();
+    let end = (samples.end * value.len()).min(line.len());
+    let Some(run) = line.get_mut(start..end) else {
         return;
     };
     match *value {
-        [byte] => run.fill(byte),
-        _ => run
-            .chunks_exact_mut(bytes)
-            .for_each(|sample| sample.copy_from_slice(value)),
+        [a] => run.fill(a),
+        [a, b] => run.as_chunks_mut().0.fill([a, b]),
+        [a, b, c] => run.as_chunks_mut().0.fill([a, b, c]),
+        [a, b, c, d] => run.as_chunks_mut().0.fill([a, b, c, d]),
+        _ => {}
     }
 }
 
