@@ -480,6 +480,13 @@ impl Branch {
         sinks.into_iter().chain(src).collect()
     }
 
+    /// Drops what is on its way to be sent back, if anything is sent back of this stream.
+    pub fn interrupt(&self) {
+        if self.chain().is_some_and(|chain| chain.encoding.is_some()) {
+            self.raw.restart(AFTER_FLUSH);
+        }
+    }
+
     /// EOS goes down the branch; [`Branch::wait_eos`] waits for it.
     pub fn finish(&self) {
         self.inlet.close();

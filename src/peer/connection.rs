@@ -377,6 +377,8 @@ impl Connection {
     /// What waits to be sent to the visitor is of no more use: somebody speaks in between.
     pub fn interrupt(&self) {
         self.stage.interrupt(&self.id);
+        // More of them than can wait change nothing.
+        let _ = self.jobs.try_send(Job::Interrupt);
     }
 
     /// A reader of its results from now on.

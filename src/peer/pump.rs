@@ -61,6 +61,9 @@ struct State {
     finished: bool,
     /// Downstream takes nothing more.
     refused: bool,
+    /// Nothing is to be pushed just now; and whether something is being pushed still.
+    held: bool,
+    pushing: bool,
     pushed: u64,
 }
 
@@ -98,6 +101,8 @@ impl Pump {
                 phase: Phase::Running,
                 finished: false,
                 refused: false,
+                held: false,
+                pushing: false,
                 pushed: 0,
             }),
             wake: Condvar::new(),
@@ -177,6 +182,31 @@ impl Pump {
             }),
             None => state.args = Some(newer),
         }
+        self.shared.wake.notify_all();
+    }
+
+    /// Drops what waits here and downstream, then goes on. For a push that does not return within `limit` it waits no longer.
+    pub fn restart(&self, limit: Duration) {
+        {
+            let mut state = self.shared.lock();
+            if state.phase != Phase::Running || state.held {
+                return;
+            }
+            state.held = true;
+            let left = state.queue.clear();
+            state.queue.dropped += left;
+        }
+        self.pad.push_event(gst::event::FlushStart::new());
+        let state = self.shared.lock();
+        drop(
+            self.shared
+                .wake
+                .wait_timeout_while(state, limit, |state| state.pushing),
+        );
+        self.pad.push_event(gst::event::FlushStop::new(false));
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        self.pad.push_event(gst::event::Segment::new(&segment));
+        self.shared.lock().held = false;
         self.shared.wake.notify_all();
     }
 
@@ -267,11 +297,14 @@ fn step(shared: &Shared, pad: &gst::Pad) {
             if state.phase == Phase::Closed {
                 break Next::End;
             }
-            if let Some(args) = state.args.take() {
-                break Next::Args(args);
-            }
-            if let Some((buffer, caps)) = state.queue.pop() {
-                break Next::Buffer(buffer, caps);
+            if !state.held {
+                if let Some(args) = state.args.take() {
+                    break Next::Args(args);
+                }
+                if let Some((buffer, caps)) = state.queue.pop() {
+                    state.pushing = true;
+                    break Next::Buffer(buffer, caps);
+                }
             }
             if state.phase == Phase::Finishing {
                 break Next::End;
@@ -293,6 +326,8 @@ fn step(shared: &Shared, pad: &gst::Pad) {
             let flow = pad.push(buffer);
             let refused = {
                 let mut state = shared.lock();
+                state.pushing = false;
+                shared.wake.notify_all();
                 match flow {
                     Ok(_) => {
                         state.pushed += 1;

@@ -51,6 +51,8 @@ pub fn take_out(pipeline: &gst::Pipeline, element: &gst::Element) {
 pub enum Job {
     Open(Arc<Inlet>),
     Start(String),
+    /// What is on its way to the visitor is of no more use.
+    Interrupt,
 }
 
 /// The private pipeline and its branches.
@@ -90,6 +92,10 @@ impl Scene {
                 Some(branch) => branch.start(self.group),
                 None => Ok(()),
             },
+            Job::Interrupt => {
+                self.branches.iter().for_each(Branch::interrupt);
+                Ok(())
+            }
         };
         if let Err(error) = done {
             self.connection.fail(error.to_string());

@@ -10,6 +10,7 @@ use super::settings::Settings;
 use crate::logic::continuity::formats;
 use crate::logic::frame_facts::FrameFacts;
 use crate::logic::media::Media;
+use crate::peer::directory::{self, Claim};
 use crate::peer::encoding::accepted;
 use crate::peer::publication::{Publication, PublicationStage};
 
@@ -58,6 +59,9 @@ struct Gate {
 pub struct RtcSessionSink {
     settings: Mutex<Settings>,
     inputs: Mutex<BTreeMap<String, Arc<Input>>>,
+    /// Numbers for pads that are yet to come, where there is none: gst-launch-1.0 asks for the pad of a delayed link only
+    /// when there is something to link, and then the offer has been answered.
+    reserved: Mutex<Vec<Claim>>,
     gate: Mutex<Gate>,
     gate_moved: Condvar,
 }
@@ -102,6 +106,7 @@ impl RtcSessionSink {
     }
 
     fn publish(&self, name: &str, input: &Input) {
+        lock(&self.reserved).clear();
         let terms = lock(&self.settings).terms(name, input.media);
         let stage = Arc::new(Stage(self.obj().downgrade()));
         let publication = Publication::new(terms, stage);
@@ -496,6 +501,12 @@ impl ElementImpl for RtcSessionSink {
                 for (name, input) in self.inputs() {
                     self.publish(&name, &input);
                 }
+                if self.inputs().is_empty() {
+                    let session = lock(&self.settings).session.clone();
+                    let claims =
+                        [Media::Video, Media::Audio].map(|m| directory::claim(&session, m));
+                    lock(&self.reserved).extend(claims);
+                }
             }
             gst::StateChange::ReadyToPaused => {
                 if let Err(error) = self.start() {
@@ -527,6 +538,7 @@ impl ElementImpl for RtcSessionSink {
                 lock(&self.gate).flushing.clear();
             }
             gst::StateChange::ReadyToNull => {
+                lock(&self.reserved).clear();
                 for (_, input) in self.inputs() {
                     lock(&input.state).publication = None;
                 }

@@ -11,7 +11,8 @@
  * ]|
  *
  * Each request pad, `video_%u` or `audio_%u`, is one stream to every visitor it is for. The answer to an offer keeps
- * an m-line for it, the first of its kind that is free; so the element must be in READY before a visitor comes.
+ * an m-line for it, the first of its kind that is free; so the element must be in READY before a visitor comes. Without
+ * any pad in READY it keeps one line of each kind, for pads that gst-launch-1.0 links when a visitor has come.
  *
  * ## Who gets what
  *

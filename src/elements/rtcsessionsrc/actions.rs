@@ -123,6 +123,30 @@ pub fn signals() -> Vec<Signal> {
             })
             .build(),
         /**
+         * GstRtcSessionSrc::rtc-interrupt:
+         * @id: a connection-id, or the external-id of a client
+         *
+         * Drops what waits to be sent to a visitor: in chains that send something back, and in an `rtcsessionsink`.
+         * Elements downstream say the same by an upstream custom event `rtc-interrupt`. Any thread; does not wait.
+         *
+         * Returns: whether there was such a connection.
+         *
+         * Since: 0.1
+         */
+        Signal::builder("rtc-interrupt")
+            .action()
+            .param_types([text])
+            .return_type::<bool>()
+            .class_handler(|args| {
+                let (element, id) = target(args);
+                let connection = element.session().and_then(|session| session.find(&id));
+                if let Some(connection) = &connection {
+                    connection.interrupt();
+                }
+                Some(connection.is_some().to_value())
+            })
+            .build(),
+        /**
          * GstRtcSessionSrc::authorize:
          * @visitor: door, external-id, remote-address, data (the client's own, as JSON) and authorization (that
          * header of the request) of who wants to come in

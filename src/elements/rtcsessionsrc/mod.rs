@@ -33,6 +33,23 @@
  * stays loaded. A sink that opens a device, a file or a port in READY and shares it with nobody therefore does not fit
  * in a chain; nor does an element that is linked only once it knows its input, as decodebin is.
  *
+ * ## What goes back
+ *
+ * |[
+ * gst-launch-1.0 rtcsessionsrc video-chain="framemeta ! inferencefilter model=models/shapes.onnx ! framemetaoverlay"
+ * ]|
+ * What leaves a chain's src pad is sent back to the visitor: on the m-line of the stream that entered, or on the
+ * first free one where it is another kind (audio in, video out) or its own line only sends. Its kind is what the
+ * pad's caps allow, else the input's; two chains that give one kind are refused. It is encoded as VP8, H.264 or Opus, by what
+ * was negotiated, at the rate the network carries between min-bitrate and max-bitrate; what is encoded already and
+ * fits is sent untouched. Frames that come back carry the RTP timestamp of the frame they were made of. Frames are skipped,
+ * never queued, when the encoder or the network is behind. The answer gives each line the direction of what
+ * is sent on it. A visitor that cannot be sent what leaves a chain is named once, in a `rtc-connection-error` that is
+ * not fatal. Media from elsewhere in the pipeline, or for several visitors, is sent by `rtcsessionsink`.
+ *
+ * An upstream custom event `rtc-interrupt` from an element of a chain, or the action of that name, drops what is on its way
+ * to the visitor.
+ *
  * ## The connections
  *
  * The property `connections` and the actions `get-connection`, `end-connection`, `send-data` and `set-args` reach
