@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::logic::frame_facts::FrameFacts;
 
 /// A piece of audio that begins this near to the end of the one before follows it without a gap.
-const SEAMLESS: Duration = Duration::from_millis(5);
+const SEAMLESS: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone)]
 pub struct ReturnClock {

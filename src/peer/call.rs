@@ -309,7 +309,9 @@ impl Call {
             false => Frequency::NINETY_KHZ,
         };
         let time = MediaTime::new(frame.rtp_time, rate);
-        let written = writer.write(pt, frame.wallclock, time, frame.data.clone());
+        // Of a time that is yet to come the sender reports would tell nonsense.
+        let wallclock = frame.wallclock.min(now);
+        let written = writer.write(pt, wallclock, time, frame.data.clone());
         self.drain(now);
         // Packets are made of it when time is told.
         self.input(Input::Timeout(now), now);

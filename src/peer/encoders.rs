@@ -3,6 +3,8 @@
 //! Of the encoders that are installed the one with the highest rank is taken that is in the table: without its settings an
 //! encoder looks ahead, and a call cannot wait.
 
+use std::time::Duration;
+
 use gst::glib;
 use gst::prelude::*;
 
@@ -19,6 +21,9 @@ struct Known {
     /// Whether it believes in a fixed frame rate and must be told one.
     wants_rate: bool,
 }
+
+/// What the encoder of audio is told below.
+const PIECE: Duration = Duration::from_millis(20);
 
 /// Keyframes come when the peer asks for one, so none are made for nothing.
 const KNOWN: [Known; 8] = [
@@ -193,6 +198,11 @@ impl EncoderElements {
         };
         encoder.set_bitrate(bits);
         Ok(encoder)
+    }
+
+    /// How long each piece of audio is.
+    pub fn piece(&self) -> Option<Duration> {
+        self.known.codec.is_audio().then_some(PIECE)
     }
 
     /// Whether a frame rate is to be put in the caps where there is none.

@@ -424,9 +424,10 @@ impl Inner {
             })
             .build();
         let inner = Arc::downgrade(self);
+        let whole = control.as_ref().and_then(EncoderElements::piece);
         let tail = taking_pad(move |_, buffer| {
             if let Some(inner) = inner.upgrade() {
-                inner.deliver(codec, &buffer);
+                inner.deliver(codec, &buffer, whole);
             }
             Ok(gst::FlowSuccess::Ok)
         });
@@ -445,7 +446,8 @@ impl Inner {
         Ok(encoder)
     }
 
-    fn deliver(&self, codec: Codec, buffer: &gst::BufferRef) {
+    /// `whole` is what a piece lasts if it is not what its buffer says: an encoder takes off the first what it added for itself.
+    fn deliver(&self, codec: Codec, buffer: &gst::BufferRef, whole: Option<Duration>) {
         let Ok(map) = buffer.map_readable() else {
             return;
         };
@@ -458,7 +460,7 @@ impl Inner {
         };
         let rtp_time = {
             let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-            clock.stamp(at.into(), buffer.duration().map(Duration::from))
+            clock.stamp(at.into(), whole.or(buffer.duration().map(Duration::from)))
         };
         let now = self.owner.running_time().unwrap_or(at);
         let age = Duration::from(now.saturating_sub(at));

@@ -19,6 +19,8 @@ mod inferring;
 mod models;
 mod overload;
 mod registry;
+mod returning;
+mod rtcsessionsink;
 mod rtcsessionsrc;
 mod server;
 #[allow(dead_code, reason = "the benches use all of it")]

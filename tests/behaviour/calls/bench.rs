@@ -25,7 +25,7 @@ pub const PATIENCE: Patience = Patience {
     setup: Some(Duration::from_secs(10)),
     disconnect: Some(Duration::from_secs(5)),
 };
-const ECHO: Returns = Returns {
+pub const ECHO: Returns = Returns {
     of_video: Some(Media::Video),
     of_audio: Some(Media::Audio),
     video: 0,

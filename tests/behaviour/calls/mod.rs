@@ -10,6 +10,7 @@ use network::Conditions;
 
 mod bench;
 mod network;
+mod sync;
 
 const SECOND: Duration = Duration::from_secs(1);
 
