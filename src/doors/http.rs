@@ -410,6 +410,7 @@ impl From<OfferError> for Problem {
         let code = match &error {
             OfferError::Json(_) | OfferError::Candidates(_) => "invalid-json",
             OfferError::NotAnOffer(_) => "invalid-type",
+            OfferError::Id(_) => "invalid-id",
         };
         Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
     }

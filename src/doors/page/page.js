@@ -74,6 +74,7 @@ function page() {
       onend: (why) => { if (call === mine) { finish(); enter("failed"); complain(why); } },
       onwish: (wish) => { if (call === mine) follow(wish); },
       onresult: (result) => { if (call === mine) show(result); },
+      onreturn: (stream) => { if (call === mine) showReturned(stream); },
       onsent: meter.sent,
       onroundtrip: meter.roundTrip,
     });
@@ -100,6 +101,7 @@ function page() {
     ended?.close();
     overlay.clear();
     $("camera").srcObject = null;
+    showReturned(null);
     preview();
     listen();
   }
@@ -127,6 +129,17 @@ function page() {
   function showCamera(stream) {
     $("camera").srcObject = stream;
     $("camera").play().catch(() => {});
+  }
+
+  /** What the server sends back takes the stage with its first picture: it has its own boxes, on their own frames. */
+  function showReturned(stream) {
+    const returned = $("returned");
+    returned.hidden = true;
+    $("overlay").hidden = false;
+    returned.srcObject = stream;
+    if (!stream) return;
+    returned.onplaying = () => { returned.hidden = false; $("overlay").hidden = true; };
+    returned.play().catch(() => {});
   }
 
   async function listSources() {
@@ -269,6 +282,8 @@ class Call {
     channel.onmessage = ({ data }) => this.receive(data);
     channel.onclose = () => this.end("The server ended the connection.");
     pc.onconnectionstatechange = () => this.follow(pc.connectionState);
+    // Only where the answer says that something comes back.
+    pc.ontrack = ({ track }) => { if (!this.ended) this.handlers.onreturn(new MediaStream([track])); };
 
     const [track] = stream.getVideoTracks();
     track.onended = () => this.end("The camera was taken away.");

@@ -11,9 +11,15 @@ pub struct OfferRequest {
     /// Names the connection that an offer renegotiates.
     #[serde(default)]
     pub pc_id: Option<String>,
+    /// The client's own name for itself, by which others in the session find it.
+    #[serde(default)]
+    pub webrtc_id: Option<String>,
     #[serde(flatten)]
     pub data: serde_json::Map<String, serde_json::Value>,
 }
+
+/// Longest name of a client.
+const MAX_ID: usize = 128;
 
 /// Most candidates in one request.
 const MAX_CANDIDATES: usize = 64;
@@ -61,6 +67,8 @@ pub enum OfferError {
         "the body is not the JSON object {{\"pc_id\": …, \"candidates\": [{{\"candidate\": …}}]}}: {0}"
     )]
     Candidates(String),
+    #[error("webrtc_id is {0:?}; 1 to {MAX_ID} characters without control characters are right")]
+    Id(String),
     #[error("type is {0:?}; \"offer\" is right")]
     NotAnOffer(String),
 }
@@ -72,6 +80,12 @@ impl OfferRequest {
         if request.kind != "offer" {
             let kind = request.kind.chars().take(24).collect();
             return Err(OfferError::NotAnOffer(kind));
+        }
+        if let Some(id) = &request.webrtc_id {
+            let length = id.chars().count();
+            if !(1..=MAX_ID).contains(&length) || id.chars().any(char::is_control) {
+                return Err(OfferError::Id(id.chars().take(40).collect()));
+            }
         }
         Ok(request)
     }
@@ -88,6 +102,18 @@ mod tests {
         assert_eq!(request.sdp, "v=0");
         assert_eq!(request.data["video_transform"], "none");
         assert_eq!(request.pc_id, None);
+    }
+
+    #[test]
+    fn a_client_may_bring_a_name_of_its_own() {
+        let named = |id: &str| {
+            let body = serde_json::json!({ "sdp": "", "type": "offer", "webrtc_id": id });
+            OfferRequest::parse(body.to_string().as_bytes()).map(|request| request.webrtc_id)
+        };
+        assert_eq!(named("viewer"), Ok(Some("viewer".into())));
+        for wrong in [String::new(), "x".repeat(129), "a\nb".into()] {
+            assert!(matches!(named(&wrong), Err(OfferError::Id(_))), "{wrong}");
+        }
     }
 
     #[test]
