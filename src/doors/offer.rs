@@ -1,7 +1,8 @@
 //! The offer door: what scripts written for aiortc's and Pipecat's servers post.
 //!
 //! `POST /offer` and `POST /api/offer`, `{"sdp","type"}` → `{"sdp","type","pc_id"}` with all candidates in the
-//! answer. A `webrtc_id` is the client's own name, which nobody else may bear at the same time. A body with the `pc_id` of an answer renegotiates that connection. `PATCH` on the same routes takes
+//! answer. A `webrtc_id` is the client's own name, which nobody else may bear at the same time. A body with the
+//! `pc_id` of an answer renegotiates that connection. `PATCH` on the same routes takes
 //! `{"pc_id","candidates":[{"candidate",…}]}` of a connection that stands.
 
 use axum::Router;

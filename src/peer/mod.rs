@@ -10,6 +10,15 @@
 //! | [`scene`] | what it plays: the private pipeline and its branches |
 //! | [`args`] | what an application sets in a connection's chains |
 //! | [`branch`] | one stream's way: encoded frames → decoder → pad or chain, each step bounded |
+//! | [`chain`] | the description of a processing bin, and what leaves it |
+//! | [`encoders`] | which element encodes which codec, and how it is made to do so at once |
+//! | [`encoding`] | raw frames in, encoded ones out, as whoever takes them wants them |
+//! | [`lane`] | one stream to a peer: its m-line, its share of the bandwidth, its keyframes |
+//! | [`directory`] | who is where in this process: sessions by name, and what is published to them |
+//! | [`publication`] | one stream that is published: to its origin, to one visitor, to all |
+//! | [`feed`] | what of it goes to whom: a bounded queue, continuity, and the thread that encodes |
+//! | `fan` | one encoder for many peers |
+//! | `inline` | elements between two pads of ours |
 //! | [`pump`] | a source pad, the queue in front of it, and the thread that pushes |
 //! | [`codecs`] | which codec is which caps, and which element decodes it |
 //! | [`stage`] | what all of this needs of the element that owns it |
