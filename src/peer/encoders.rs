@@ -3,6 +3,7 @@
 //! Of the encoders that are installed the one with the highest rank is taken that is in the table: without its settings an
 //! encoder looks ahead, and a call cannot wait.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use gst::glib;
@@ -217,9 +218,14 @@ impl EncoderElements {
     }
 }
 
-/// Whether that codec can be encoded here.
+/// Whether that codec can be encoded here. Looking for an encoder opens it, so it is done once.
 pub fn can_encode(codec: Codec) -> bool {
-    best(codec).is_some()
+    static ENCODED: LazyLock<Vec<Codec>> = LazyLock::new(|| {
+        let all = [Codec::Vp8, Codec::H264, Codec::Opus];
+        let found = all.into_iter().filter(|codec| best(*codec).is_some());
+        found.collect()
+    });
+    ENCODED.contains(&codec)
 }
 
 /// The known encoder with the highest rank that opens.

@@ -291,7 +291,6 @@ impl Inner {
             Some(codec) => Some(codec).filter(|codec| codecs.contains(codec)),
             None => {
                 let chosen = self.lock().encoder.as_ref().map(|encoder| encoder.codec);
-                // Looking for an encoder opens it: only when something has changed.
                 chosen
                     .filter(|codec| codecs.contains(codec))
                     .or_else(|| codecs.iter().copied().find(|codec| can_encode(*codec)))

@@ -35,8 +35,12 @@ impl Fan {
         self.lanes().clone()
     }
 
+    /// Once for each connection.
     pub fn add(&self, lane: Arc<Lane>) {
-        self.lanes().push(lane);
+        let mut lanes = self.lanes();
+        if lanes.iter().all(|l| l.connection() != lane.connection()) {
+            lanes.push(lane);
+        }
     }
 
     pub fn remove(&self, connection: &ConnectionId) {
@@ -48,20 +52,10 @@ impl Fan {
         let lanes = self.lanes();
         let taken = |lane: &&Arc<Lane>| {
             let codecs = lane.codecs();
-            codecs.into_iter().find(|codec| can_be_sent(*codec)) == Some(self.codec)
+            codecs.into_iter().find(|codec| can_encode(*codec)) == Some(self.codec)
         };
         lanes.iter().filter(taken).cloned().collect()
     }
-}
-
-/// Looking for an encoder opens it, so it is done once.
-fn can_be_sent(codec: Codec) -> bool {
-    use std::sync::LazyLock;
-    static ENCODED: LazyLock<Vec<Codec>> = LazyLock::new(|| {
-        let all = [Codec::Vp8, Codec::H264, Codec::Opus];
-        all.into_iter().filter(|codec| can_encode(*codec)).collect()
-    });
-    ENCODED.contains(&codec)
 }
 
 impl Taker for Fan {
@@ -84,7 +78,7 @@ impl Taker for Fan {
     fn take_keyframe_wish(&self) -> bool {
         // Who is behind would lose the keyframe too.
         let takers = self.takers();
-        let wishes = takers.iter().filter(|lane| lane.admits());
+        let wishes = takers.iter().filter(|lane| lane.has_room());
         // One keyframe is for all who wished for it.
         wishes.fold(false, |any, lane| lane.take_keyframe_wish() | any)
     }
@@ -96,7 +90,7 @@ impl Taker for Fan {
     fn take(&self, frame: Encoded) {
         for lane in self.takers() {
             // Skipped to the next keyframe.
-            if lane.admits() {
+            if lane.has_room() {
                 lane.send(frame.clone());
             } else {
                 lane.lost();

@@ -81,6 +81,8 @@ struct State {
     finishing: bool,
     /// What does not fit is waited for no longer.
     flushing: bool,
+    /// Everything of it is freed.
+    apart: bool,
 }
 
 struct Shared {
@@ -135,6 +137,7 @@ impl Feed {
                 closed: false,
                 finishing: false,
                 flushing: false,
+                apart: false,
             }),
             wake: Condvar::new(),
             failed: AtomicBool::new(false),
@@ -281,14 +284,19 @@ impl Feed {
     }
 
     /// Waits until nothing more is sent, at most `limit`.
-    pub fn wait_closed(&self, limit: Duration) -> bool {
+    pub fn wait_closed(&self, limit: Duration) {
+        self.wait_while(limit, |state| !state.closed);
+    }
+
+    /// Waits until everything of it is freed, at most `limit`.
+    pub fn wait_apart(&self, limit: Duration) {
+        self.wait_while(limit, |state| !state.apart);
+    }
+
+    fn wait_while(&self, limit: Duration, condition: fn(&mut State) -> bool) {
         let state = self.shared.lock();
-        let waited = self
-            .shared
-            .wake
-            .wait_timeout_while(state, limit, |state| !state.closed)
-            .unwrap_or_else(PoisonError::into_inner);
-        !waited.1.timed_out()
+        let waited = self.shared.wake.wait_timeout_while(state, limit, condition);
+        drop(waited);
     }
 
     /// Looks again whether there is something to do: it was paused, or goes on.
@@ -318,6 +326,8 @@ impl Feed {
             bus.unset_sync_handler();
             bus.set_flushing(true);
         }
+        self.shared.lock().apart = true;
+        self.shared.wake.notify_all();
     }
 }
 

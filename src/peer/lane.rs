@@ -178,6 +178,11 @@ impl Lane {
         self.line().is_some()
     }
 
+    /// Whether the network keeps up.
+    pub fn has_room(&self) -> bool {
+        self.media == Media::Audio || lock(&self.lanes.bandwidth).admits(Instant::now())
+    }
+
     /// The codec that the peer was last sent.
     pub fn codec(&self) -> Option<Codec> {
         *lock(&self.codec)
@@ -248,10 +253,7 @@ impl Taker for Arc<Lane> {
     }
 
     fn admits(&self) -> bool {
-        if self.media == Media::Audio {
-            return true;
-        }
-        let admitted = lock(&self.lanes.bandwidth).admits(Instant::now());
+        let admitted = self.has_room();
         if !admitted {
             self.counters.skipped.inc();
         }

@@ -54,6 +54,9 @@ pub struct Publication {
     reached: Mutex<Option<HashMap<ConnectionId, Reached>>>,
 }
 
+/// What taking feeds apart may take.
+const TAKE_APART: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 struct State {
     /// By the connection they are for; with one encoder for all there is one, for nobody in particular.
@@ -63,7 +66,14 @@ struct State {
     /// Frames of connections that are not in the session.
     homeless: u64,
     finished: bool,
-    closed: bool,
+    /// Between start and stop.
+    open: bool,
+}
+
+impl State {
+    fn is_on(&self) -> bool {
+        self.open && !self.finished
+    }
 }
 
 struct Reached {
@@ -90,6 +100,7 @@ impl Publication {
 
     /// Begins, with the connections that stand already.
     pub fn start(&self) -> Result<(), gst::glib::BoolError> {
+        self.lock().open = true;
         if self.terms.recipient == Recipient::All {
             let bitrate = match (self.terms.bitrate, self.terms.feed.media) {
                 (0, Media::Video) => BITRATE_FOR_ALL,
@@ -142,7 +153,7 @@ impl Publication {
     ) -> bool {
         let feed = {
             let mut state = self.lock();
-            if state.closed || state.finished {
+            if !state.is_on() {
                 return false;
             }
             let found = match (&self.terms.recipient, origin) {
@@ -218,7 +229,6 @@ impl Publication {
     pub fn reopen(&self) -> Result<(), gst::glib::BoolError> {
         let over = {
             let mut state = self.lock();
-            state.closed = false;
             std::mem::take(&mut state.finished)
         };
         if !over {
@@ -246,12 +256,16 @@ impl Publication {
     pub fn stop(&self) {
         let feeds = {
             let mut state = self.lock();
-            state.closed = true;
+            state.open = false;
             state.fans.clear();
             std::mem::take(&mut state.feeds)
         };
         for feed in feeds.values() {
             feed.close();
+        }
+        let deadline = Instant::now() + TAKE_APART;
+        for feed in feeds.values() {
+            feed.wait_apart(deadline.saturating_duration_since(Instant::now()));
         }
         let reached = self.reached().take();
         for (id, reached) in reached.into_iter().flatten() {
@@ -290,7 +304,7 @@ impl Publication {
 
 impl Publisher for Publication {
     fn joined(&self, connection: &Arc<Connection>) {
-        if !self.wants(connection) {
+        if !self.wants(connection) || !self.lock().is_on() {
             return;
         }
         let media = self.terms.feed.media;
@@ -304,25 +318,27 @@ impl Publisher for Publication {
                 fan.add(lane.clone());
             }
         } else {
-            let known = {
-                let state = self.lock();
-                state.closed || state.finished || state.feeds.contains_key(&Some(to.clone()))
-            };
-            if known {
-                return;
-            }
             let lanes = {
                 let lane = lane.clone();
                 move || vec![lane.clone()]
             };
-            let takers: Vec<Arc<dyn Taker>> = vec![Arc::new(lane)];
+            let takers: Vec<Arc<dyn Taker>> = vec![Arc::new(lane.clone())];
             let id = Some(to.clone());
-            match Feed::start(self.terms.feed, id.clone(), takers, lanes, self.owner()) {
-                Ok(feed) => {
-                    self.lock().feeds.insert(id, feed);
-                }
+            let feed = Feed::start(self.terms.feed, id.clone(), takers, lanes, self.owner());
+            let feed = match feed {
+                Ok(feed) => feed,
                 Err(error) => return self.failed(Some(&to), error.to_string()),
+            };
+            let mut state = self.lock();
+            // Whoever starts just when a visitor joins is told twice.
+            if !state.is_on() || state.feeds.contains_key(&id) {
+                return feed.close();
             }
+            state.feeds.insert(id, feed);
+        }
+        if lane.is_closed() {
+            // It has left, or is about to be said to.
+            return self.left(&to);
         }
         if media == Media::Audio && carried {
             let message = self.say("rtc-ready-for-audio", Some(&to));

@@ -540,7 +540,10 @@ impl ElementImpl for RtcSessionSink {
             gst::StateChange::ReadyToNull => {
                 lock(&self.reserved).clear();
                 for (_, input) in self.inputs() {
-                    lock(&input.state).publication = None;
+                    let publication = lock(&input.state).publication.take();
+                    if let Some(publication) = publication {
+                        publication.stop();
+                    }
                 }
             }
             _ => {}
