@@ -97,6 +97,12 @@ pub fn taking_pad(
                 accept.set_result(true);
                 true
             }
+            // By default it would take only what it has now, and an encoder then refuses frames of another size.
+            gst::QueryViewMut::Caps(caps) => {
+                let all = caps.filter_owned().unwrap_or_else(gst::Caps::new_any);
+                caps.set_result(&all);
+                true
+            }
             _ => gst::Pad::query_default(pad, parent, query),
         })
         .build()
