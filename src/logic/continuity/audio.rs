@@ -143,10 +143,11 @@ impl AudioContinuity {
         self.capacity() - self.queued()
     }
 
-    /// Empties the queue, and says how many frames went. What follows is a gap: an interruption is heard at the next
-    /// period.
+    /// Empties the queue, and says how many frames went. Silence follows with the next period, without the tolerance of a
+    /// gap that nobody wanted: an interruption is to be heard.
     pub fn clear(&mut self) -> u64 {
         let frames = self.queued() as u64;
+        self.silent = true;
         self.samples.clear();
         self.stats.cleared += frames;
         self.drain.cleared();
@@ -680,14 +681,17 @@ mod tests {
     }
 
     #[test]
-    fn b2_clear_empties_the_queue_and_what_follows_is_a_gap() {
+    fn b2_clear_empties_the_queue_and_silence_follows_at_once() {
         let mut caller = Caller::new(audio());
         caller.push(1_000);
         caller.until(ms(50));
         assert_eq!((caller.audio.clear(), caller.audio.clear()), (940, 0));
         assert_eq!(caller.audio.stats().queued, ms(0));
         caller.until(ms(200));
-        assert_eq!(caller.told(ms(50)), "160:0 180:0");
+        assert_eq!(
+            caller.told(ms(50)),
+            "60:0 80:0 100:0 120:0 140:0 160:0 180:0"
+        );
         // Nothing was consumed faster than it came.
         assert!(caller.drained.is_empty());
         // What comes after an interruption is heard.
