@@ -1,13 +1,13 @@
 //! A visitor that sends the clip: str0m over a real socket, one thread.
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use str0m::change::SdpAnswer;
-use str0m::media::{Direction, MediaKind, MediaTime};
+use str0m::media::{Direction, KeyframeRequestKind, MediaData, MediaKind, MediaTime};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
@@ -56,11 +56,55 @@ pub enum Manner {
     TwoTracks,
 }
 
+/// Which protocol an offer is posted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Ours, which is aiortc's.
+    Offer,
+    /// FastRTC's; it calls its handler once an input was set, as pages do.
+    FastRtc { input: bool },
+}
+
+/// Looks at what goes out and what comes back.
+pub trait Mirror {
+    /// Frame `number` of those that are sent, the clip's at `position`, is given to the sender.
+    fn sent(&mut self, number: u64, position: usize);
+    /// A whole frame came back; says whether nothing can be made of it without a keyframe, and one is to be asked for.
+    fn returned(&mut self, frame: MediaData) -> bool;
+}
+
 /// Posts an offer and does as its manner is until `stop`.
 pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>) -> Visit {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback is up");
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    call(url, Door::Offer, local, frames, manner, None, stop)
+}
+
+/// A polite visitor, reached at `local`, who wants something sent back.
+pub fn visit_and_look(
+    url: &str,
+    door: Door,
+    local: IpAddr,
+    frames: &[Frame],
+    mirror: &mut dyn Mirror,
+    stop: &Arc<AtomicBool>,
+) -> Visit {
+    let manner = Manner::Polite;
+    call(url, door, local, frames, manner, Some(mirror), stop)
+}
+
+fn call(
+    url: &str,
+    door: Door,
+    local: IpAddr,
+    frames: &[Frame],
+    manner: Manner,
+    mut mirror: Option<&mut dyn Mirror>,
+    stop: &Arc<AtomicBool>,
+) -> Visit {
+    let socket = UdpSocket::bind((local, 0)).expect("it is an address of this machine");
     let local = socket.local_addr().expect("it is bound");
     let begin = Instant::now();
+    let local_port = local.port();
     let mut rtc = Rtc::builder()
         .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
         .clear_codecs()
@@ -68,21 +112,34 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
         .build(begin);
     rtc.add_local_candidate(Candidate::host(local, "udp").expect("it is a host"));
     let mut change = rtc.sdp_api();
-    let mid = change.add_media(MediaKind::Video, Direction::SendOnly, None, None, None);
+    let direction = match mirror {
+        Some(_) => Direction::SendRecv,
+        None => Direction::SendOnly,
+    };
+    let mid = change.add_media(MediaKind::Video, direction, None, None, None);
     let second = (manner == Manner::TwoTracks)
         .then(|| change.add_media(MediaKind::Video, Direction::SendOnly, None, None, None));
     if manner != Manner::Mute {
-        change.add_channel("results".into());
+        // FastRTC sends nothing without this label.
+        let label = match door {
+            Door::Offer => "results",
+            Door::FastRtc { .. } => "text",
+        };
+        change.add_channel(label.into());
     }
     let (offer, pending) = change.apply().expect("there are changes");
 
-    let body = serde_json::json!({ "sdp": offer.to_sdp_string(), "type": "offer" });
+    let mut body = serde_json::json!({ "sdp": offer.to_sdp_string(), "type": "offer" });
+    let path = match door {
+        Door::Offer => "/offer",
+        Door::FastRtc { .. } => {
+            body["webrtc_id"] = local_port.to_string().into();
+            "/webrtc/offer"
+        }
+    };
     let posted_at = epoch();
     let posted = Instant::now();
-    let response = minreq::post(format!("{url}/offer"))
-        .with_json(&body)
-        .and_then(minreq::Request::send)
-        .expect("it is answered");
+    let response = post(&format!("{url}{path}"), &body);
     let answer: serde_json::Value = response.json().expect("an answer is JSON");
     let answered_ms = posted.elapsed().as_secs_f64() * 1000.0;
     let Some(sdp) = answer["sdp"].as_str() else {
@@ -95,9 +152,12 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
     rtc.sdp_api()
         .accept_answer(pending, sdp)
         .expect("it fits the offer");
+    if door == (Door::FastRtc { input: true }) {
+        post(&format!("{url}/input_hook"), &body);
+    }
 
     let mut visit = Visit {
-        pc_id: answer["pc_id"].as_str().expect("an id").to_owned(),
+        pc_id: answer["pc_id"].as_str().unwrap_or_default().to_owned(),
         offer: body.to_string(),
         answer: answer["sdp"].as_str().expect("an answer").to_owned(),
         posted_at,
@@ -113,6 +173,8 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
         _ => 0,
     };
     let mut channel = None;
+    // A frame was written, and time was not told since.
+    let mut untold = false;
     let mut position = 0;
     let mut bytes = [0; 2048];
     while !stop.load(Ordering::Relaxed) {
@@ -139,6 +201,15 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
                         visit.texts.pop_front();
                     }
                 }
+                Output::Event(Event::MediaData(frame)) => {
+                    let mid = frame.mid;
+                    if mirror.as_mut().is_some_and(|m| m.returned(frame))
+                        && let Some(mut writer) = rtc.writer(mid)
+                    {
+                        // Fails only where the other side does not know of it.
+                        let _ = writer.request_keyframe(None, KeyframeRequestKind::Pli);
+                    }
+                }
                 Output::Event(Event::Closed) => return visit,
                 Output::Event(_) => {}
             }
@@ -157,6 +228,9 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
             && *since + clip::due(*number) <= now
         {
             let frame = &frames[position % frames.len()];
+            if let Some(mirror) = &mut mirror {
+                mirror.sent(*number, position % frames.len());
+            }
             position += 1;
             let time = MediaTime::from_90khz(*number * u64::from(90_000 / clip::FPS));
             for mid in std::iter::once(mid).chain(second) {
@@ -164,12 +238,23 @@ pub fn visit(url: &str, frames: &[Frame], manner: Manner, stop: &Arc<AtomicBool>
                 let pt = writer.payload_params().next().expect("VP8 was").pt();
                 let data = frame.data.clone();
                 writer.write(pt, now, time, data).expect("it is sent");
+                if mirror.is_some() {
+                    // The loop sends it, and sees what comes meanwhile.
+                    break;
+                }
                 // Each is sent before the next is given.
                 while let Ok(Output::Transmit(t)) = rtc.poll_output() {
                     drop(socket.send_to(&t.contents, t.destination));
                 }
             }
             *number += 1;
+            untold = true;
+            continue;
+        }
+        if mirror.is_some() && (untold || timeout <= now) {
+            // Packets go out when time is told, and a socket's time-out is too coarse to measure by.
+            untold = false;
+            rtc.handle_input(Input::Timeout(now)).expect("it runs");
             continue;
         }
         let due = sending.map_or(timeout, |(since, number)| {
@@ -205,6 +290,14 @@ pub fn epoch() -> u64 {
         .duration_since(std::time::UNIX_EPOCH)
         .expect("it is later")
         .as_nanos() as u64
+}
+
+fn post(url: &str, body: &serde_json::Value) -> minreq::Response {
+    minreq::post(url)
+        .with_timeout(30)
+        .with_json(body)
+        .and_then(minreq::Request::send)
+        .expect("it is answered")
 }
 
 fn receive(source: SocketAddr, local: SocketAddr, bytes: &[u8]) -> Option<Input<'_>> {
