@@ -383,6 +383,7 @@ fn measure(server: Server, count: usize, bitrate: Option<u32>, clip: &Arc<Clip>)
         "connections": count,
         "connected": connected.count(),
         "cpu_percent_each": (server_after[0] - server_before[0]) * share / count as f64,
+        "cpu_ms_a_frame": (server_after[0] - server_before[0]) * 1000.0 / frames as f64,
         "cpu_percent_visitors": load,
         "rss_mb": server_after[2],
         "fps": {"min": at(&fps, 0.0), "median": at(&fps, 0.5), "held": fps.iter().filter(|f| **f >= HELD_FPS).count()},
@@ -392,9 +393,9 @@ fn measure(server: Server, count: usize, bitrate: Option<u32>, clip: &Arc<Clip>)
         "psnr_y_db": {"mean": mean(&psnr), "p5": at(&psnr, 0.05), "frames": psnr.len()},
         "kbit_s": {"min": at(&kbit_s, 0.0), "median": at(&kbit_s, 0.5), "max": at(&kbit_s, 1.0)},
         "gaps": reports.iter().map(|r| r.gaps).sum::<u64>(),
-        // Both 0, or what is said of latency and quality is not to be believed.
-        "numbers": {"unread": reports.iter().map(|r| r.unread).sum::<u64>(),
-            "wrong": reports.iter().map(|r| r.wrong).sum::<u64>()},
+        // What a server makes of frames whose predecessors it lost; else both 0, or latency and quality are not to be believed.
+        "broken_pictures": {"unreadable": reports.iter().map(|r| r.unread).sum::<u64>(),
+            "stale": reports.iter().map(|r| r.stale).sum::<u64>()},
     })
 }
 
@@ -640,7 +641,8 @@ struct Report {
     latencies: Vec<(f64, f64)>,
     psnr: Vec<f64>,
     unread: u64,
-    wrong: u64,
+    /// They show another frame than their RTP time says.
+    stale: u64,
 }
 
 impl Seen {
@@ -683,7 +685,7 @@ impl Seen {
         });
         let times: HashMap<u64, Instant> = back.iter().map(|b| (b.rtp, b.at)).collect();
         let counted = self.pictures.iter().filter(|p| times.contains_key(&p.rtp));
-        let wrong = self.pictures.iter().filter(|picture| {
+        let stale = self.pictures.iter().filter(|picture| {
             let told = source(picture.rtp).map(|(_, place)| *place);
             picture.number.is_some() && told != picture.number
         });
@@ -699,7 +701,7 @@ impl Seen {
                 .filter(|db| db.is_finite())
                 .collect(),
             unread: unread.count() as u64,
-            wrong: wrong.count() as u64,
+            stale: stale.count() as u64,
         }
     }
 }
