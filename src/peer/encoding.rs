@@ -16,8 +16,10 @@ use crate::logic::return_clock::ReturnClock;
 
 /// A bitrate that differs by less than this share is not worth telling the encoder.
 const SAME_BITRATE: f64 = 0.05;
-/// What a frame lasts whose successor is not known.
-const FRAME: gst::ClockTime = gst::ClockTime::from_nseconds(1_000_000_000 / 30);
+/// What a frame is said to last, always the same: libvpx gives each frame bits for the time since the end of the one before, and
+/// two ends that fall together where a frame was skipped leave it none for seconds. It counts that time itself as long as it
+/// differs from this by a tenth, and else a slow average: so none of the usual rates.
+const FRAME: gst::ClockTime = gst::ClockTime::from_mseconds(25);
 
 /// A frame as it goes on the wire.
 #[derive(Debug, Clone)]
@@ -79,7 +81,6 @@ struct State {
     /// When the last keyframe was asked of the encoder, and whether another one is wanted since.
     keyframe_at: Option<Instant>,
     keyframe_wanted: bool,
-    last_pts: Option<gst::ClockTime>,
     said: Option<String>,
     stopped: bool,
 }
@@ -269,7 +270,7 @@ impl Inner {
             tail.push_event(event);
         }
         if raw && self.media == Media::Video {
-            self.set_duration(&mut buffer);
+            set_duration(&mut buffer);
         }
         let running = self.running_time_of(&buffer);
         if let Some(at) = running {
@@ -485,21 +486,12 @@ impl Inner {
         });
         running.or(Some(pts))
     }
+}
 
-    /// Encoders spend their bits by what a frame lasts, and decoders do not say it.
-    fn set_duration(&self, buffer: &mut gst::Buffer) {
-        let Some(pts) = buffer.pts() else {
-            return;
-        };
-        let last = self.lock().last_pts.replace(pts);
-        if buffer.duration().is_none() {
-            let since = last.and_then(|last| pts.checked_sub(last));
-            let shortest = gst::ClockTime::from_mseconds(8);
-            let duration = since
-                .map(|since| since.clamp(shortest, gst::ClockTime::SECOND))
-                .unwrap_or(FRAME);
-            buffer.make_mut().set_duration(duration);
-        }
+/// Decoders do not say how long a frame lasts, and encoders want to be told.
+fn set_duration(buffer: &mut gst::Buffer) {
+    if buffer.duration().is_none() {
+        buffer.make_mut().set_duration(FRAME);
     }
 }
 

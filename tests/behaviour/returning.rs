@@ -231,6 +231,41 @@ fn a_lower_bitrate_makes_smaller_frames_at_once() {
     }
 }
 
+/// Bits of a frame, after the first ones, of a stream that lacks those frames.
+fn bits_a_frame(frames: u64, skipped: impl Fn(u64) -> bool) -> f64 {
+    let mut way = Way::video(&[Codec::Vp8]);
+    way.peer.bitrate.store(300_000, Ordering::Relaxed);
+    let mut noise = fastrand::Rng::with_seed(7);
+    for number in (0..frames).filter(|n| !skipped(*n)) {
+        let mut bytes = vec![128; 320 * 240 * 3 / 2];
+        bytes[..320 * 240].fill_with(|| noise.u8(122..134));
+        way.count = number;
+        way.push_bytes(bytes, FRAME, None);
+    }
+    let got = way.got();
+    let after = &got[15..];
+    let bytes: usize = after.iter().map(|frame| frame.data.len()).sum();
+    bytes as f64 * 8.0 / after.len() as f64
+}
+
+#[test]
+fn a_frame_that_was_skipped_does_not_starve_those_after_it() {
+    let whole = bits_a_frame(90, |_| false);
+    for skipped in 12..30 {
+        let share = bits_a_frame(90, |n| n == skipped) / whole;
+        assert!(
+            (0.9..1.1).contains(&share),
+            "{share} without frame {skipped}"
+        );
+    }
+}
+
+#[test]
+fn frames_that_come_less_often_have_more_bits_each() {
+    let share = bits_a_frame(120, |n| n % 2 == 1) / bits_a_frame(120, |_| false);
+    assert!(share > 1.5, "{share}");
+}
+
 #[test]
 fn what_the_network_has_no_room_for_is_never_encoded() {
     let mut way = Way::video(&[Codec::Vp8]);
