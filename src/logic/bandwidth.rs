@@ -114,7 +114,8 @@ impl Bandwidth {
 
     /// Bits a second that leave, where somebody holds back more.
     fn rate(&self) -> Option<f64> {
-        Some(self.estimate?.max(self.limits.min as f64))
+        // The least is sent whatever is estimated, with what comes on top of it: else its frames would be skipped for ever.
+        Some(self.estimate?.max(self.limits.min as f64 / SHARE))
     }
 
     fn drain(&mut self, now: Instant, rate: f64) {
@@ -193,5 +194,18 @@ mod tests {
         assert!(!bandwidth.admits(start));
         assert!(!bandwidth.admits(start + seconds(0.29)));
         assert!(bandwidth.admits(start + seconds(0.31)));
+    }
+
+    #[test]
+    fn a_stream_that_keeps_to_the_least_is_not_skipped() {
+        let start = Instant::now();
+        let mut bandwidth = Bandwidth::new(LIMITS);
+        bandwidth.on_estimate(Some(1_000));
+        for frame in 0..3000 {
+            let now = start + seconds(f64::from(frame) / 30.0);
+            assert!(bandwidth.admits(now), "frame {frame}");
+            // An encoder overshoots a little.
+            bandwidth.on_sent(bandwidth.target() as usize / 8 / 30 * 110 / 100, now);
+        }
     }
 }
