@@ -32,7 +32,9 @@ impl Limits {
 
 #[derive(Debug, Clone)]
 pub struct Bandwidth {
-    limits: Limits,
+    /// Of each stream, and how many there are.
+    each: Limits,
+    streams: u64,
     /// What the transport estimates.
     estimate: Option<f64>,
     /// What the peer says it can receive.
@@ -48,7 +50,8 @@ pub struct Bandwidth {
 impl Bandwidth {
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits,
+            each: limits,
+            streams: 1,
             estimate: None,
             remb: None,
             by_loss: limits.max as f64,
@@ -56,6 +59,26 @@ impl Bandwidth {
             backlog: 0.0,
             drained: None,
         }
+    }
+
+    /// How many streams of video share what there is.
+    pub fn share_among(&mut self, streams: usize) {
+        let before = self.streams;
+        self.streams = streams.max(1) as u64;
+        self.by_loss *= self.streams as f64 / before as f64;
+    }
+
+    /// Of all streams together.
+    fn limits(&self) -> Limits {
+        Limits {
+            min: self.each.min * self.streams,
+            max: self.each.max * self.streams,
+        }
+    }
+
+    /// Bits a second for each stream of video.
+    pub fn target_each(&self) -> u64 {
+        self.target() / self.streams
     }
 
     /// Bits a second for all video together.
@@ -67,7 +90,7 @@ impl Bandwidth {
             Some(_) => f64::INFINITY,
             None => self.by_loss,
         };
-        self.limits.clamp(rate.min(by_loss))
+        self.limits().clamp(rate.min(by_loss))
     }
 
     /// The transport has a new estimate, or no longer any.
@@ -91,7 +114,7 @@ impl Bandwidth {
             loss if loss < LITTLE_LOSS => self.by_loss * CLIMB,
             _ => self.by_loss,
         };
-        self.by_loss = self.limits.clamp(rate) as f64;
+        self.by_loss = self.limits().clamp(rate) as f64;
     }
 
     /// Whether another frame may be made; else the network is behind, and making it would only add to the queue.
@@ -115,7 +138,7 @@ impl Bandwidth {
     /// Bits a second that leave, where somebody holds back more.
     fn rate(&self) -> Option<f64> {
         // The least is sent whatever is estimated, with what comes on top of it: else its frames would be skipped for ever.
-        Some(self.estimate?.max(self.limits.min as f64 / SHARE))
+        Some(self.estimate?.max(self.limits().min as f64 / SHARE))
     }
 
     fn drain(&mut self, now: Instant, rate: f64) {
@@ -181,6 +204,19 @@ mod tests {
             bandwidth.on_loss(0.0, start + seconds(f64::from(second)));
         }
         assert_eq!(bandwidth.target(), 2_000_000);
+    }
+
+    #[test]
+    fn several_streams_share_and_each_has_its_own_limits() {
+        let mut bandwidth = Bandwidth::new(LIMITS);
+        bandwidth.share_among(2);
+        assert_eq!(bandwidth.target_each(), 2_000_000);
+        bandwidth.on_estimate(Some(2_000_000));
+        assert_eq!(bandwidth.target_each(), 850_000);
+        bandwidth.on_estimate(Some(1_000));
+        assert_eq!(bandwidth.target_each(), 100_000);
+        bandwidth.share_among(0);
+        assert_eq!(bandwidth.target_each(), 100_000);
     }
 
     #[test]

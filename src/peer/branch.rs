@@ -26,8 +26,8 @@ use crate::logic::registry::ConnectionId;
 use crate::logic::stream_clock::StreamClock;
 use crate::logic::wire::record::StreamRecord;
 
-/// Encoded frames that may wait for the decoder; more means that it does not keep up.
-const ENCODED: Bound = Bound::Buffers(60);
+/// Encoded frames that may wait for the decoder, a second of video; more means that it does not keep up.
+const ENCODED: Bound = Bound::Buffers(30);
 /// Decoded frames that may wait for what the user built.
 const DECODED_VIDEO: Bound = Bound::Buffers(2);
 const DECODED_AUDIO: Bound = Bound::Duration(gst::ClockTime::from_mseconds(200));

@@ -78,6 +78,8 @@ impl Lanes {
 
     /// An offer was answered: these are the lines from now on.
     pub fn negotiated(&self, lines: Vec<SendLine>) {
+        let videos = lines.iter().filter(|line| line.media == Media::Video);
+        lock(&self.bandwidth).share_among(videos.count());
         *lock(&self.lines) = lines;
     }
 
@@ -137,11 +139,6 @@ impl Lanes {
 
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
-    }
-
-    /// Bits a second that are to be sent now, for people to read.
-    pub fn target(&self) -> u64 {
-        lock(&self.bandwidth).target()
     }
 }
 
@@ -265,11 +262,7 @@ impl Taker for Arc<Lane> {
         if self.media == Media::Audio {
             return AUDIO_BITRATE.min(most);
         }
-        let videos = lock(&self.lanes.lines)
-            .iter()
-            .filter(|line| line.media == Media::Video)
-            .count();
-        let bits = self.lanes.target() / videos.max(1) as u64;
+        let bits = lock(&self.lanes.bandwidth).target_each();
         u32::try_from(bits).unwrap_or(u32::MAX).min(most)
     }
 
