@@ -496,6 +496,7 @@ impl Connection {
             // The job has it still, and takes it apart when it comes back to find nobody.
             None => self.was_left_behind(),
         }
+        self.stage.visitor_leaves(&self.id);
         self.say_streams_ended(end.reason);
         self.books.close();
         self.say_end(end, since.elapsed());

@@ -292,6 +292,21 @@ impl Publication {
         self.stage.post(message.build());
     }
 
+    /// Says something of a connection, unless it has left: then its last word was said.
+    fn say_of(&self, to: Option<&ConnectionId>, message: gst::structure::Builder) {
+        let reached = self.reached();
+        let there = to.is_none_or(|to| self.lock().feeds.contains_key(&Some(to.clone())));
+        if there && reached.is_some() {
+            self.stage.post(message.build());
+        }
+    }
+
+    fn say_error(&self, to: &ConnectionId, error: String) {
+        let message = self.say("rtc-publication-error", Some(to));
+        let message = message.field("error", error).field("fatal", false);
+        self.stage.post(message.build());
+    }
+
     fn wants(&self, connection: &Connection) -> bool {
         match &self.terms.recipient {
             Recipient::Origin | Recipient::All => true,
@@ -317,6 +332,9 @@ impl Publisher for Publication {
             for fan in &self.lock().fans {
                 fan.add(lane.clone());
             }
+            if !carried {
+                self.say_error(&to, format!("the visitor receives no {}", media.as_str()));
+            }
         } else {
             let lanes = {
                 let lane = lane.clone();
@@ -327,7 +345,7 @@ impl Publisher for Publication {
             let feed = Feed::start(self.terms.feed, id.clone(), takers, lanes, self.owner());
             let feed = match feed {
                 Ok(feed) => feed,
-                Err(error) => return self.failed(Some(&to), error.to_string()),
+                Err(error) => return self.say_error(&to, error.to_string()),
             };
             let mut state = self.lock();
             // Whoever starts just when a visitor joins is told twice.
@@ -374,10 +392,8 @@ impl FeedOwner for Publication {
     }
 
     fn drained(&self, to: Option<&ConnectionId>, stats: &gst::StructureRef) {
-        let message = self
-            .say("rtc-buffer-drained", to)
-            .field("stats", stats.to_owned());
-        self.stage.post(message.build());
+        let message = self.say("rtc-buffer-drained", to);
+        self.say_of(to, message.field("stats", stats.to_owned()));
     }
 
     fn started(&self, lane: &Arc<Lane>) {
@@ -402,12 +418,12 @@ impl FeedOwner for Publication {
         // With one encoder for all it only means that nobody is there who takes that codec.
         if to.is_some() {
             let message = self.say("rtc-publication-error", to).field("error", why);
-            self.stage.post(message.field("fatal", false).build());
+            self.say_of(to, message.field("fatal", false));
         }
     }
 
     fn failed(&self, to: Option<&ConnectionId>, error: String) {
         let message = self.say("rtc-publication-error", to).field("error", error);
-        self.stage.post(message.field("fatal", true).build());
+        self.say_of(to, message.field("fatal", true));
     }
 }

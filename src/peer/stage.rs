@@ -38,6 +38,8 @@ pub trait Stage: Send + Sync {
     fn visitor_joined(&self, connection: &Arc<Connection>);
     /// What waits to be sent to that connection is of no more use.
     fn interrupt(&self, connection: &ConnectionId);
+    /// It is over; its last word follows.
+    fn visitor_leaves(&self, connection: &ConnectionId);
     /// A connection has said its last word.
     fn visitor_left(&self, connection: &ConnectionId);
     /// Frees the name of a pad that was never added.

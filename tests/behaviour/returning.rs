@@ -375,7 +375,32 @@ fn sound_of_any_kind_becomes_opus_in_pieces_that_join() {
 }
 
 #[test]
-fn silence_is_sent_only_without_dtx() {
+fn p9_stereo_decides_the_coded_channels_whatever_comes_in() {
+    for stereo in [false, true] {
+        for channels in [1usize, 2] {
+            let audio = AudioTerms { stereo, dtx: false };
+            let caps = format!(
+                "audio/x-raw,format=S16LE,layout=interleaved,rate=48000,channels={channels}"
+            );
+            let mut way = Way::new(Media::Audio, audio, &[Codec::Opus], &caps);
+            let mut noise = fastrand::Rng::with_seed(3);
+            for _ in 0..10 {
+                let bytes = (0..1920 * channels).map(|_| noise.u8(..)).collect();
+                way.push_bytes(bytes, gst::ClockTime::from_mseconds(20), None);
+            }
+            // The bit of the table-of-contents byte that RFC 6716 gives to it.
+            let coded: Vec<bool> = way.got().iter().map(|f| f.data[0] & 4 != 0).collect();
+            assert!(!coded.is_empty());
+            assert!(
+                coded.iter().all(|two| *two == stereo),
+                "{stereo} {channels} {coded:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn p8_with_dtx_silence_is_not_sent() {
     for dtx in [false, true] {
         let audio = AudioTerms { stereo: false, dtx };
         let caps = "audio/x-raw,format=S16LE,layout=interleaved,rate=48000,channels=1";

@@ -2,7 +2,146 @@
 
 use std::time::{Duration, Instant};
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
 use gst::prelude::*;
+use str0m::media::MediaData;
+
+use crate::server::{CLIP, Server, text};
+use crate::visitor::{self, Door, Manner, Mirror};
+
+/// Counts what comes back.
+struct Counting(Arc<AtomicU64>);
+
+impl Mirror for Counting {
+    fn sent(&mut self, _number: u64, _position: usize) {}
+
+    fn returned(&mut self, _frame: MediaData) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+}
+
+/// A visitor who sends the clip and counts what comes back.
+struct Looking {
+    count: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Looking {
+    fn at(server: &Server) -> Self {
+        let (count, stop) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let thread = std::thread::spawn({
+            let (url, stop, mut mirror) = (server.url(), stop.clone(), Counting(count.clone()));
+            move || {
+                let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+                visitor::visit_and_look(&url, Door::Offer, local, &CLIP, &mut mirror, &stop);
+            }
+        });
+        Self {
+            count,
+            stop,
+            thread,
+        }
+    }
+
+    fn has(&self, frames: u64) -> Option<()> {
+        (self.count.load(Ordering::Relaxed) >= frames).then_some(())
+    }
+
+    fn leave(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+const SOURCE: &str = "rtcsessionsrc listen=http://127.0.0.1:0 eos-policy=never";
+
+#[test]
+fn p2_p5_a_publication_begins_with_what_reached_the_visitor_and_ends_once_before_its_last_word() {
+    for to in ["all", "origin"] {
+        let server = Server::playing(&format!(
+            "{SOURCE} videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1
+             ! rtcsessionsink send-to={to}"
+        ));
+        let visitor = Looking::at(&server);
+        // With send-to=origin nothing of the test source is for anybody, and what goes out is black.
+        server.wait_for("frames", || visitor.has(20));
+        let started = server.wait("rtc-publication-started", 1);
+        assert_eq!(text(&started[0], "codec"), "vp8");
+        assert_eq!(text(&started[0], "pad"), "video_0");
+        assert!(server.named("rtc-publication-ended").is_empty());
+        visitor.leave();
+        server.wait("rtc-connection-ended", 1);
+        let ended = server.named("rtc-publication-ended");
+        assert_eq!(ended.len(), 1);
+        assert_eq!(server.named("rtc-publication-started").len(), 1);
+        assert!(ended[0].get::<u64>("buffers").unwrap() >= 20);
+        server.stop();
+    }
+}
+
+#[test]
+fn p5_stopping_ends_every_publication() {
+    let server = Server::playing(&format!(
+        "{SOURCE} videotestsrc is-live=true ! rtcsessionsink send-to=all"
+    ));
+    let visitors = [Looking::at(&server), Looking::at(&server)];
+    server.wait("rtc-publication-started", 2);
+    server.pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(server.named("rtc-publication-ended").len(), 2);
+    server.assert_contract();
+    visitors.into_iter().for_each(Looking::leave);
+}
+
+#[test]
+fn p7_a_visitor_who_receives_nothing_is_named_once_and_others_are_served() {
+    for to in ["all", "origin"] {
+        let server = Server::playing(&format!(
+            "{SOURCE} videotestsrc is-live=true ! rtcsessionsink send-to={to}"
+        ));
+        let sender = server.visitor(Manner::Polite);
+        let named = server.wait("rtc-publication-error", 1);
+        assert_eq!(text(&named[0], "error"), "the visitor receives no video");
+        assert_eq!(named[0].get::<bool>("fatal"), Ok(false));
+        let visitor = Looking::at(&server);
+        server.wait_for("frames", || visitor.has(20));
+        assert_eq!(server.named("rtc-publication-error").len(), 1);
+        assert_eq!(server.named("rtc-publication-started").len(), 1);
+        sender.leave();
+        visitor.leave();
+        server.stop();
+    }
+}
+
+#[test]
+fn many_visitors_come_and_go_and_nothing_of_them_stays() {
+    let server = Server::playing(&format!(
+        "{SOURCE} max-connections=40 videotestsrc is-live=true ! rtcsessionsink name=k send-to=origin"
+    ));
+    let sink = server.pipeline.by_name("k").unwrap();
+    for round in 1..=3 {
+        let visitors: Vec<_> = (0..6).map(|_| Looking::at(&server)).collect();
+        for visitor in &visitors {
+            server.wait_for("frames", || visitor.has(5));
+        }
+        visitors.into_iter().for_each(Looking::leave);
+        server.wait("rtc-connection-ended", 6 * round);
+    }
+    assert_eq!(server.named("rtc-publication-started").len(), 18);
+    assert_eq!(server.named("rtc-publication-ended").len(), 18);
+    let stats = sink.property::<gst::Structure>("buffer-stats");
+    let video = stats.get::<gst::Structure>("video_0").unwrap();
+    assert_eq!(video.n_fields(), 1, "{video}");
+    server.stop();
+}
 
 fn launch(description: &str) -> gst::Pipeline {
     super::init();

@@ -35,6 +35,8 @@
  *
  * Element messages, from threads of the element's own. Times are nanoseconds.
  *
+ * What is said of a visitor comes before that visitor's `rtc-connection-ended`.
+ *
  * | message | fields | when |
  * |---|---|---|
  * | `rtc-publication-started` | connection-id, pad, media, codec | the first frame has gone to a visitor |

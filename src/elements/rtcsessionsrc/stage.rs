@@ -177,8 +177,11 @@ impl Stage for ElementStage {
         directory::tell(&self.session, |publisher| publisher.interrupt(connection));
     }
 
-    fn visitor_left(&self, connection: &ConnectionId) {
+    fn visitor_leaves(&self, connection: &ConnectionId) {
         directory::tell(&self.session, |publisher| publisher.left(connection));
+    }
+
+    fn visitor_left(&self, connection: &ConnectionId) {
         let last = {
             let mut guests = self.guests();
             guests.remove(connection) && guests.is_empty()
