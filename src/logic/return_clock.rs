@@ -18,6 +18,8 @@ pub struct ReturnClock {
     seamless: bool,
     /// Running time and outgoing RTP time of the frame that was last told of.
     noted: Option<(i128, i128)>,
+    /// The stream that frames were made of last, and how far its clock is from ours.
+    origin: Option<(String, i128)>,
     last: Option<i128>,
     /// Where the next piece begins if there is no gap.
     next: Option<i128>,
@@ -29,6 +31,7 @@ impl ReturnClock {
             rate,
             seamless,
             noted: None,
+            origin: None,
             last: None,
             next: None,
         }
@@ -36,14 +39,30 @@ impl ReturnClock {
 
     /// A frame at that running time goes into the encoder.
     pub fn note(&mut self, at: Duration, facts: &FrameFacts) {
-        let ticks = origin(facts, self.rate);
         let at = at.as_nanos() as i128;
-        let ticks = match ticks {
-            Some(ticks) => ticks,
+        let ticks = match origin(facts, self.rate) {
+            Some(theirs) => theirs + self.offset(facts, theirs, at),
             // Goes on from the last frame that had an origin.
             None => self.ticks(at),
         };
         self.noted = Some((at, ticks));
+    }
+
+    /// None for the first stream. One that takes over from another, or from what filled in, goes on where that is by running
+    /// time: its own clock began anywhere.
+    fn offset(&mut self, facts: &FrameFacts, theirs: i128, at: i128) -> i128 {
+        let name = facts.stream_id.as_deref().unwrap_or_default();
+        if let Some((known, offset)) = &self.origin
+            && known == name
+        {
+            return *offset;
+        }
+        let offset = match self.last {
+            Some(_) => self.ticks(at) - theirs,
+            None => 0,
+        };
+        self.origin = Some((name.to_owned(), offset));
+        offset
     }
 
     /// RTP time of an encoded frame; always later than that of the one before.
@@ -143,6 +162,29 @@ mod tests {
         clock.stamp(ms(100), None);
         clock.note(ms(200), &FrameFacts::default());
         assert_eq!(clock.stamp(ms(200), None), 50 + 9_000);
+    }
+
+    #[test]
+    fn a_stream_that_takes_over_goes_on_by_running_time() {
+        let mut clock = ReturnClock::new(90_000, false);
+        let of = |stream: &str, first, ticks| FrameFacts {
+            stream_id: Some(stream.into()),
+            ..facts(first, ticks, 90_000)
+        };
+        // Black first, then frames of one stream and of another in turn, whose clocks are far apart.
+        clock.note(ms(0), &FrameFacts::default());
+        assert_eq!(clock.stamp(ms(0), None), 0);
+        for (n, stream, first) in [
+            (1, "a", 4_000_000_000),
+            (2, "a", 4_000_000_000),
+            (3, "b", 7),
+        ] {
+            let ticks = n as i64 * 9_000;
+            clock.note(ms(n * 100), &of(stream, first, ticks));
+            assert_eq!(clock.stamp(ms(n * 100), None), n * 9_000);
+        }
+        clock.note(ms(400), &of("b", 7, 36_000));
+        assert_eq!(clock.stamp(ms(400), None), 36_000);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use str0m::media::{Frequency, KeyframeRequestKind, MediaData, MediaTime, Mid, Pt
 use str0m::net::{Protocol, Receive, Transmit};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
 
-use super::codecs::Codec;
+use super::codecs::{Codec, Media};
 use super::encoding::Encoded;
 use super::lane::{NetworkNews, SendLine};
 use crate::logic::bandwidth::Limits;
@@ -174,6 +174,8 @@ pub struct Call {
     timeout: Instant,
     connected: bool,
     ended: bool,
+    /// Of each stream of video.
+    bitrate: Limits,
     /// The least that is ever sent, bits a second.
     least: u64,
     /// The most that bandwidth is looked for.
@@ -188,7 +190,6 @@ impl Call {
         candidates: &[Candidate],
         now: Instant,
     ) -> Result<(Self, String), CallError> {
-        let streams = offer.returns.len() as u64;
         let parsed = parse_offer(offer)?;
         let mut call = Self {
             rtc: rtc_config(config, offer).build(now),
@@ -201,8 +202,9 @@ impl Call {
             timeout: now,
             connected: false,
             ended: false,
-            least: config.bitrate.min * streams.max(1),
-            most: config.bitrate.max * streams,
+            bitrate: config.bitrate,
+            least: 0,
+            most: 0,
         };
         call.rtc.handle_input(Input::Timeout(now))?;
         call.drain(now);
@@ -211,9 +213,6 @@ impl Call {
             call.drain(now);
         }
         let answer = call.accept(parsed, now)?;
-        // More is not looked for; without an estimate it is nothing.
-        call.rtc.bwe().set_desired_bitrate(Bitrate::bps(call.most));
-        call.drain(now);
         Ok((call, answer))
     }
 
@@ -234,7 +233,7 @@ impl Call {
     }
 
     /// Those of the lines that the answer agreed to send on, with what the peer takes there.
-    pub fn send_lines(&mut self, returns: &[Assigned]) -> Vec<SendLine> {
+    pub fn send_lines(&mut self, returns: &[Assigned], now: Instant) -> Vec<SendLine> {
         let mut lines = Vec::new();
         for assigned in returns {
             let mid = Mid::from(assigned.mid.as_str());
@@ -264,6 +263,13 @@ impl Call {
                 codecs,
             });
         }
+        let videos = lines.iter().filter(|line| line.media == Media::Video);
+        let videos = videos.count() as u64;
+        (self.least, self.most) = (self.bitrate.min * videos, self.bitrate.max * videos);
+        // More is not looked for. Without an estimate it is nothing.
+        let most = Bitrate::bps(self.most.max(self.least));
+        self.rtc.bwe().set_desired_bitrate(most);
+        self.drain(now);
         lines
     }
 
@@ -638,7 +644,8 @@ fn codec_of(codec: StrCodec) -> Option<Codec> {
 }
 
 fn rtc_config(config: &CallConfig, offer: &CheckedOffer) -> str0m::RtcConfig {
-    let sends = !offer.returns.is_empty();
+    // A later offer may want what the first one did not.
+    let sends = offer.may_return;
     // Without a peer that tells how packets arrive there is nothing to estimate by, and pacing would only wait.
     let first = config.bitrate.max.min(FIRST_ESTIMATE);
     let estimates = sends && offer.transport_feedback;

@@ -37,6 +37,8 @@ pub struct Encoded {
 pub trait Taker: Send + Sync {
     /// What can be taken now, best first; nothing when nobody is there.
     fn codecs(&self) -> Vec<Codec>;
+    /// What comes is encoded already, as that; or it is raw.
+    fn comes_as(&self, _codec: Option<Codec>) {}
     /// Whether there is room for another frame.
     fn admits(&self) -> bool;
     /// Bits a second.
@@ -240,6 +242,7 @@ impl Inner {
         mut buffer: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
+        self.taker.comes_as(encoded_as(&caps));
         let codecs = self.taker.codecs();
         let Some(codec) = self.choose(&caps, &codecs) else {
             return Ok(gst::FlowSuccess::Ok);

@@ -16,6 +16,8 @@ pub struct Fan {
     codec: Codec,
     bitrate: u32,
     lanes: Mutex<Vec<Arc<Lane>>>,
+    /// What comes in, where it is encoded already.
+    comes_as: Mutex<Option<Codec>>,
 }
 
 impl Fan {
@@ -24,6 +26,7 @@ impl Fan {
             codec,
             bitrate,
             lanes: Mutex::default(),
+            comes_as: Mutex::default(),
         }
     }
 
@@ -47,9 +50,14 @@ impl Fan {
         self.lanes().retain(|lane| lane.connection() != connection);
     }
 
-    /// Lanes that take this codec rather than another one.
+    /// Lanes that take this codec rather than another one that could be made for them.
     fn takers(&self) -> Vec<Arc<Lane>> {
+        let comes_as = *self.comes_as.lock().unwrap_or_else(PoisonError::into_inner);
         let lanes = self.lanes();
+        if let Some(codec) = comes_as {
+            let fits = |lane: &&Arc<Lane>| codec == self.codec && lane.codecs().contains(&codec);
+            return lanes.iter().filter(fits).cloned().collect();
+        }
         let taken = |lane: &&Arc<Lane>| {
             let codecs = lane.codecs();
             codecs.into_iter().find(|codec| can_encode(*codec)) == Some(self.codec)
@@ -64,6 +72,10 @@ impl Taker for Fan {
             true => Vec::new(),
             false => vec![self.codec],
         }
+    }
+
+    fn comes_as(&self, codec: Option<Codec>) {
+        *self.comes_as.lock().unwrap_or_else(PoisonError::into_inner) = codec;
     }
 
     /// Somebody who is behind holds up nobody.

@@ -1,8 +1,10 @@
 //! One published stream on its way to whoever it is for: a bounded queue, what keeps it continuous, and a thread that encodes.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -92,6 +94,10 @@ struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     failed: AtomicBool,
+    /// Whether audio that does not fit is waited for.
+    waits: AtomicBool,
+    /// What was said last of what is discarded.
+    said: Mutex<Option<String>>,
 }
 
 pub struct Feed {
@@ -99,6 +105,7 @@ pub struct Feed {
     /// Makes raw audio what continuity works on.
     front: Mutex<Option<Front>>,
     pipeline: gst::Pipeline,
+    thread: OnceLock<ThreadId>,
 }
 
 struct Front {
@@ -141,6 +148,8 @@ impl Feed {
             }),
             wake: Condvar::new(),
             failed: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
+            said: Mutex::default(),
         });
         let pipeline = pipeline(&shared);
         pipeline
@@ -154,16 +163,21 @@ impl Feed {
             shared: shared.clone(),
             front: Mutex::default(),
             pipeline,
+            thread: OnceLock::new(),
         });
         // Taken apart by the thread, when everybody has let go of it: whoever closes a feed must not wait.
         let whole = feed.clone();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("rtc-feed".into())
             .spawn(move || {
-                shared.run(&outlets, &lanes);
+                let run = AssertUnwindSafe(|| shared.run(&outlets, &lanes));
+                if catch_unwind(run).is_err() {
+                    shared.fail("the thread that encodes panicked".into());
+                }
                 whole.take_apart(outlets);
             })
             .map_err(|error| gst::glib::bool_error!("no thread to encode in: {error}"))?;
+        let _ = feed.thread.set(thread.thread().id());
         Ok(feed)
     }
 
@@ -200,6 +214,7 @@ impl Feed {
                         }
                         _ => 1,
                     };
+                    let buffer = stamped(buffer, at, false);
                     queue.push(
                         (buffer, caps.clone()),
                         cost,
@@ -236,10 +251,13 @@ impl Feed {
         let Some(front) = front.as_ref() else {
             return false;
         };
+        self.shared.waits.store(wait, Ordering::Relaxed);
         // The pad's chain function takes it from there, in this thread.
-        let _ = front.inline.feed.push(buffer);
-        if wait {
-            self.shared.wait_for_room();
+        match front.inline.feed.push(buffer) {
+            Ok(_) | Err(gst::FlowError::Flushing | gst::FlowError::Eos) => {}
+            Err(flow) => self
+                .shared
+                .say_discarded(format!("audio of {caps} is refused: {flow}")),
         }
         !self.shared.lock().closed
     }
@@ -288,8 +306,21 @@ impl Feed {
         self.wait_while(limit, |state| !state.closed);
     }
 
-    /// Waits until everything of it is freed, at most `limit`.
+    /// Nothing comes of it any more.
+    pub fn is_closed(&self) -> bool {
+        self.shared.lock().closed
+    }
+
+    /// How much waits.
+    pub fn queued(&self) -> Duration {
+        self.shared.lock().waiting()
+    }
+
+    /// Waits until everything of it is freed, at most `limit`; not from a handler of what it says.
     pub fn wait_apart(&self, limit: Duration) {
+        if self.thread.get() == Some(&std::thread::current().id()) {
+            return;
+        }
         self.wait_while(limit, |state| !state.apart);
     }
 
@@ -509,19 +540,42 @@ impl Shared {
             .chunks_exact(2)
             .map(|bytes| i16::from_ne_bytes([bytes[0], bytes[1]]))
             .collect();
-        let mut state = self.lock();
-        let State { flow, dropped, .. } = &mut *state;
-        if let Flow::Audio(audio) = flow {
-            let channels = if self.terms.coding.stereo { 2 } else { 1 };
-            let taken = audio.push(&samples, now.into());
-            *dropped += (samples.len() / channels - taken) as u64;
+        let channels = if self.terms.coding.stereo { 2 } else { 1 };
+        let waits = self.waits.load(Ordering::Relaxed);
+        let mut rest = samples.as_slice();
+        while !rest.is_empty() {
+            let taken = {
+                let mut state = self.lock();
+                let State { flow, dropped, .. } = &mut *state;
+                let Flow::Audio(audio) = flow else {
+                    return;
+                };
+                let now = self.owner.running_time().unwrap_or(now);
+                let taken = audio.push(rest, now.into()) * channels;
+                if !waits {
+                    *dropped += ((rest.len() - taken) / channels) as u64;
+                }
+                taken
+            };
+            self.wake.notify_all();
+            rest = &rest[taken..];
+            if !waits || rest.len() < channels || !self.wait_for_room() {
+                return;
+            }
         }
-        drop(state);
-        self.wake.notify_all();
     }
 
-    /// Until half of what fits is free, or nobody wants to wait any more.
-    fn wait_for_room(&self) {
+    fn say_discarded(&self, why: String) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.as_ref() != Some(&why) {
+            *said = Some(why.clone());
+            drop(said);
+            self.owner.discarded(self.to.as_ref(), why);
+        }
+    }
+
+    /// Until half of what fits is free; `false` when nobody wants to wait any more.
+    fn wait_for_room(&self) -> bool {
         let full = |state: &mut State| match &state.flow {
             Flow::Audio(audio) if !state.closed && !state.flushing => {
                 let capacity = self.terms.continuity.map(|terms| terms.capacity);
@@ -530,7 +584,11 @@ impl Shared {
             _ => false,
         };
         let state = self.lock();
-        drop(self.wake.wait_while(state, full));
+        let state = self
+            .wake
+            .wait_while(state, full)
+            .unwrap_or_else(PoisonError::into_inner);
+        !state.closed && !state.flushing
     }
 
     fn fail(&self, error: String) {

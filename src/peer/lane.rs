@@ -96,7 +96,7 @@ impl Lanes {
             needs_keyframe: AtomicBool::new(true),
             pending: AtomicU32::new(0),
             sent: AtomicU64::new(0),
-            codec: Mutex::default(),
+            way: Mutex::default(),
             counters: LaneCounters {
                 sent: self.metrics.returned(media.as_str()),
                 skipped: self.metrics.return_skipped(media.as_str()),
@@ -160,7 +160,8 @@ pub struct Lane {
     /// Frames that wait for the transport.
     pending: AtomicU32,
     sent: AtomicU64,
-    codec: Mutex<Option<Codec>>,
+    /// As what it was last sent, and on which line.
+    way: Mutex<Option<(Codec, Mid)>>,
     counters: LaneCounters,
 }
 
@@ -182,7 +183,7 @@ impl Lane {
 
     /// The codec that the peer was last sent.
     pub fn codec(&self) -> Option<Codec> {
-        *lock(&self.codec)
+        lock(&self.way).map(|(codec, _)| codec)
     }
 
     pub fn is_closed(&self) -> bool {
@@ -221,7 +222,13 @@ impl Lane {
         let Some(line) = self.line().filter(|l| l.codecs.contains(&frame.codec)) else {
             return self.lost();
         };
-        *lock(&self.codec) = Some(frame.codec);
+        let way = Some((frame.codec, line.mid));
+        if std::mem::replace(&mut *lock(&self.way), way) != way {
+            // On another line, or as another codec, nothing was there to build on.
+            self.needs_keyframe.store(true, Ordering::Relaxed);
+            self.wants_keyframe
+                .store(!frame.keyframe, Ordering::Relaxed);
+        }
         if frame.keyframe {
             self.needs_keyframe.store(false, Ordering::Relaxed);
         } else if self.needs_keyframe.load(Ordering::Relaxed) {

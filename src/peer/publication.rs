@@ -1,12 +1,13 @@
 //! One stream that is published: to the connection it came from, to one that is named, or to all of a session.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::codecs::{Codec, Media};
 use super::connection::Connection;
-use super::directory::{self, Claim, Publisher};
+use super::directory::{self, Publisher};
 use super::encoding::Taker;
 use super::fan::Fan;
 use super::feed::{Feed, FeedOwner, FeedTerms};
@@ -38,6 +39,8 @@ pub struct PublicationTerms {
     pub session: String,
     /// The pad it enters by.
     pub pad: String,
+    /// Which of the session's streams of its kind it is.
+    pub number: u32,
     pub recipient: Recipient,
     /// Bits a second at most, 0 for what the network carries.
     pub bitrate: u32,
@@ -46,14 +49,24 @@ pub struct PublicationTerms {
 
 pub struct Publication {
     terms: PublicationTerms,
-    claim: Claim,
     stage: Arc<dyn PublicationStage>,
     me: Weak<Publication>,
     state: Mutex<State>,
-    /// Lanes that were reached, of which it was said; held while it is said, so that nothing is said of a lane after its end.
+    /// Lanes that were reached, of which it was said, and what there is to say; absent between stop and start.
     reached: Mutex<Option<HashMap<ConnectionId, Reached>>>,
+    telling: Mutex<Telling>,
+    told: Condvar,
 }
 
+/// What is said, in order, by one thread at a time: a handler of it may come back to us.
+#[derive(Default)]
+struct Telling {
+    waiting: VecDeque<gst::Structure>,
+    teller: Option<ThreadId>,
+}
+
+/// What somebody else may take to say what there is to say.
+const TELLING: Duration = Duration::from_millis(100);
 /// What taking feeds apart may take.
 const TAKE_APART: Duration = Duration::from_secs(1);
 
@@ -82,16 +95,16 @@ struct Reached {
 }
 
 impl Publication {
-    /// Takes a number, so that lines are kept for it in answers from now on.
+    /// Hears of the session's visitors from now on.
     pub fn new(terms: PublicationTerms, stage: Arc<dyn PublicationStage>) -> Arc<Self> {
-        let claim = directory::claim(&terms.session, terms.feed.media);
         let publication = Arc::new_cyclic(|me| Self {
             terms,
-            claim,
             stage,
             me: me.clone(),
             state: Mutex::default(),
             reached: Mutex::new(Some(HashMap::new())),
+            telling: Mutex::default(),
+            told: Condvar::new(),
         });
         let publisher: Arc<dyn Publisher> = publication.clone();
         directory::publish(&publication.terms.session, &publisher);
@@ -151,29 +164,44 @@ impl Publication {
         at: Duration,
         wait: bool,
     ) -> bool {
-        let feed = {
+        let feeds: Vec<Arc<Feed>> = {
             let mut state = self.lock();
             if !state.is_on() {
                 return false;
             }
-            let found = match (&self.terms.recipient, origin) {
-                (Recipient::Origin, None) => None,
+            let found: Vec<_> = match (&self.terms.recipient, origin) {
+                (Recipient::Origin, None) => Vec::new(),
                 (Recipient::Origin, Some(id)) => {
-                    let id = ConnectionId::from(id);
-                    state.feeds.get(&Some(id)).cloned()
+                    let feed = state.feeds.get(&Some(ConnectionId::from(id)));
+                    feed.cloned().into_iter().collect()
                 }
-                (Recipient::All | Recipient::One(_), _) => state.feeds.values().next().cloned(),
+                // Two may bear that name for a moment: one that leaves, and one that comes.
+                (Recipient::All | Recipient::One(_), _) => state.feeds.values().cloned().collect(),
             };
-            if found.is_none() {
+            if found.is_empty() {
+                // Whoever it is for may come yet.
                 state.homeless += 1;
             }
             found
         };
-        match feed {
-            Some(feed) => feed.push(buffer, caps, at, wait),
-            // Whoever it is for may come yet.
-            None => true,
+        for feed in feeds {
+            feed.push(buffer.clone(), caps, at, wait);
         }
+        true
+    }
+
+    /// Frames of another kind come: a feed that failed is given another chance.
+    pub fn revive(&self) -> Result<(), gst::glib::BoolError> {
+        let failed = {
+            let mut state = self.lock();
+            if !state.is_on() {
+                return Ok(());
+            }
+            let before = state.feeds.len();
+            state.feeds.retain(|_, feed| !feed.is_closed());
+            state.feeds.len() < before
+        };
+        if failed { self.start() } else { Ok(()) }
     }
 
     fn feeds(&self) -> Vec<(Option<ConnectionId>, Arc<Feed>)> {
@@ -182,10 +210,10 @@ impl Publication {
         feeds.map(|(to, feed)| (to.clone(), feed.clone())).collect()
     }
 
-    /// Feeds for that connection, or all of them; one for all is for each.
+    /// Feeds for that connection alone, or all of them with an empty id.
     fn feeds_for(&self, id: &str) -> Vec<Arc<Feed>> {
         let meant = |to: &Option<ConnectionId>| {
-            id.is_empty() || to.as_ref().is_none_or(|to| to.as_str() == id)
+            id.is_empty() || to.as_ref().is_some_and(|to| to.as_str() == id)
         };
         let feeds = self.feeds().into_iter();
         feeds.filter(|(to, _)| meant(to)).map(|(_, f)| f).collect()
@@ -241,11 +269,14 @@ impl Publication {
     /// Nothing more comes: what waits is sent, for at most `limit`.
     pub fn finish(&self, limit: Duration) {
         self.lock().finished = true;
-        let deadline = Instant::now() + limit;
         let feeds = self.feeds();
         for (_, feed) in &feeds {
             feed.finish();
         }
+        // What came faster than it plays has its time coming, if anything is waited for at all.
+        let queued = feeds.iter().map(|(_, feed)| feed.queued()).max();
+        let queued = queued.filter(|_| !limit.is_zero()).unwrap_or_default();
+        let deadline = Instant::now() + limit + queued;
         for (_, feed) in &feeds {
             feed.wait_closed(deadline.saturating_duration_since(Instant::now()));
         }
@@ -269,8 +300,9 @@ impl Publication {
         }
         let reached = self.reached().take();
         for (id, reached) in reached.into_iter().flatten() {
-            self.say_ended(&id, &reached);
+            self.tell(self.ended(&id, &reached));
         }
+        self.tell_all();
     }
 
     fn reached(&self) -> MutexGuard<'_, Option<HashMap<ConnectionId, Reached>>> {
@@ -284,21 +316,66 @@ impl Publication {
             .field("media", self.terms.feed.media.as_str())
     }
 
-    fn say_ended(&self, id: &ConnectionId, reached: &Reached) {
-        let message = self
-            .say("rtc-publication-ended", Some(id))
+    fn ended(&self, id: &ConnectionId, reached: &Reached) -> gst::Structure {
+        self.say("rtc-publication-ended", Some(id))
             .field("buffers", (reached.sent)())
-            .field("duration", reached.since.elapsed().as_nanos() as u64);
-        self.stage.post(message.build());
+            .field("duration", reached.since.elapsed().as_nanos() as u64)
+            .build()
+    }
+
+    /// Puts something in the line of what is to be said; [`tell_all`](Self::tell_all) says it, outside of every lock.
+    fn tell(&self, message: gst::Structure) {
+        self.telling().waiting.push_back(message);
+    }
+
+    fn tell_all(&self) {
+        let me = std::thread::current().id();
+        {
+            let mut telling = self.telling();
+            match telling.teller {
+                None => telling.teller = Some(me),
+                // We were called by a handler, and go on when it returns.
+                Some(teller) if teller == me => return,
+                // Whoever waits for us must find it said; but not for a handler that hangs.
+                Some(_) => {
+                    let busy = |telling: &mut Telling| telling.teller.is_some();
+                    drop(self.told.wait_timeout_while(telling, TELLING, busy));
+                    return;
+                }
+            }
+        }
+        loop {
+            let message = {
+                let mut telling = self.telling();
+                let next = telling.waiting.pop_front();
+                if next.is_none() {
+                    telling.teller = None;
+                    self.told.notify_all();
+                }
+                next
+            };
+            match message {
+                Some(message) => self.stage.post(message),
+                None => return,
+            }
+        }
+    }
+
+    fn telling(&self) -> MutexGuard<'_, Telling> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says something of a connection, unless it has left: then its last word was said.
     fn say_of(&self, to: Option<&ConnectionId>, message: gst::structure::Builder) {
-        let reached = self.reached();
-        let there = to.is_none_or(|to| self.lock().feeds.contains_key(&Some(to.clone())));
-        if there && reached.is_some() {
-            self.stage.post(message.build());
+        {
+            let reached = self.reached();
+            let there = to.is_none_or(|to| self.lock().feeds.contains_key(&Some(to.clone())));
+            if !there || reached.is_none() {
+                return;
+            }
+            self.tell(message.build());
         }
+        self.tell_all();
     }
 
     fn say_error(&self, to: &ConnectionId, error: String) {
@@ -324,7 +401,7 @@ impl Publisher for Publication {
         }
         let media = self.terms.feed.media;
         let to = connection.id().clone();
-        let source = Source::Published(media, self.claim.number);
+        let source = Source::Published(media, self.terms.number);
         let most = (self.terms.bitrate > 0).then_some(self.terms.bitrate);
         let lane = connection.lanes().open(source, media, most);
         let carried = lane.has_line();
@@ -375,10 +452,13 @@ impl Publisher for Publication {
         if let Some(feed) = feed {
             feed.close();
         }
-        let mut reached = self.reached();
-        if let Some(last) = reached.as_mut().and_then(|all| all.remove(connection)) {
-            self.say_ended(connection, &last);
+        {
+            let mut reached = self.reached();
+            if let Some(last) = reached.as_mut().and_then(|all| all.remove(connection)) {
+                self.tell(self.ended(connection, &last));
+            }
         }
+        self.tell_all();
     }
 
     fn interrupt(&self, connection: &ConnectionId) {
@@ -397,21 +477,27 @@ impl FeedOwner for Publication {
     }
 
     fn started(&self, lane: &Arc<Lane>) {
-        let mut reached = self.reached();
-        let Some(all) = reached.as_mut().filter(|_| !lane.is_closed()) else {
-            return;
-        };
-        let sent = {
-            let lane = lane.clone();
-            Box::new(move || lane.sent())
-        };
-        let since = Instant::now();
-        all.insert(lane.connection().clone(), Reached { since, sent });
-        let codec = lane.codec().map_or("", Codec::as_str);
-        let message = self
-            .say("rtc-publication-started", Some(lane.connection()))
-            .field("codec", codec);
-        self.stage.post(message.build());
+        {
+            let mut reached = self.reached();
+            let Some(all) = reached.as_mut().filter(|_| !lane.is_closed()) else {
+                return;
+            };
+            let id = lane.connection();
+            // A feed that was given another chance reaches it again.
+            if all.contains_key(id) {
+                return;
+            }
+            let sent = {
+                let lane = lane.clone();
+                Box::new(move || lane.sent())
+            };
+            let since = Instant::now();
+            all.insert(id.clone(), Reached { since, sent });
+            let codec = lane.codec().map_or("", Codec::as_str);
+            let message = self.say("rtc-publication-started", Some(id));
+            self.tell(message.field("codec", codec).build());
+        }
+        self.tell_all();
     }
 
     fn discarded(&self, to: Option<&ConnectionId>, why: String) {

@@ -179,7 +179,7 @@ impl Session {
         );
         connection
             .lanes()
-            .negotiated(call.send_lines(&offer.returns));
+            .negotiated(call.send_lines(&offer.returns, Instant::now()));
         // From here on nothing waits: a client that hangs up meanwhile leaves no half of a connection.
         let room = self.transport.reserve().await.ok_or(Refusal::Gone)?;
         life.place.commit(connection.clone())?;

@@ -457,7 +457,7 @@ impl Driven {
         let returns = self.connection.returns();
         let offer: CheckedOffer = check_offer(sdp, &self.media, &returns)?;
         let answer = self.call.answer_again(&offer, now)?;
-        let lines = self.call.send_lines(&offer.returns);
+        let lines = self.call.send_lines(&offer.returns, now);
         self.connection.lanes().negotiated(lines);
         self.media = offer.media;
         Ok(answer)

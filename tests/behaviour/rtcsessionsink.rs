@@ -249,8 +249,8 @@ fn a_format_that_cannot_be_is_named() {
 #[test]
 fn a_sink_that_waits_for_the_time_of_a_buffer_stops_at_once() {
     let pipeline = launch(
-        "videotestsrc timestamp-offset=3600000000000 ! rtcsessionsink name=k send-to=all
-         audiotestsrc num-buffers=2000 ! k.audio_0",
+        "videotestsrc timestamp-offset=3600000000000 ! rtcsessionsink send-to=all
+         audiotestsrc ! rtcsessionsink name=k send-to=all sync=false",
     );
     pipeline.set_state(gst::State::Playing).unwrap();
     let sink = pipeline.by_name("k").unwrap();
@@ -269,6 +269,130 @@ fn a_sink_that_waits_for_the_time_of_a_buffer_stops_at_once() {
     let began = Instant::now();
     stop(&pipeline);
     assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn a_pad_is_released_while_a_buffer_waits_in_it() {
+    for (state, offset) in [
+        (gst::State::Paused, 0u64),
+        (gst::State::Playing, 3_600_000_000_000),
+    ] {
+        let pipeline = launch(&format!(
+            "videotestsrc name=v timestamp-offset={offset} ! rtcsessionsink name=k send-to=all"
+        ));
+        let source = pipeline.by_name("v").unwrap();
+        let sink = pipeline.by_name("k").unwrap();
+        let (arrived, came) = std::sync::mpsc::channel();
+        let pad = sink.static_pad("video_0").unwrap();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            let _ = arrived.send(());
+            gst::PadProbeReturn::Ok
+        });
+        pipeline.set_state(state).unwrap();
+        came.recv_timeout(Duration::from_secs(20)).unwrap();
+        source.unlink(&sink);
+        let began = Instant::now();
+        sink.release_request_pad(&pad);
+        assert!(began.elapsed() < Duration::from_secs(2), "{state:?}");
+        assert!(sink.static_pad("video_0").is_none());
+        stop(&pipeline);
+    }
+}
+
+#[test]
+fn a_handler_of_what_is_said_may_take_the_pad_away() {
+    let server = Server::playing(&format!(
+        "{SOURCE} videotestsrc name=v is-live=true ! rtcsessionsink name=k send-to=all"
+    ));
+    let bus = server.pipeline.bus().unwrap();
+    let source = server.pipeline.by_name("v").unwrap();
+    let sink = server.pipeline.by_name("k").unwrap();
+    let said = server.said.clone();
+    let url = server.url();
+    bus.unset_sync_handler();
+    bus.set_sync_handler(move |_, message| {
+        let entry = (Instant::now(), message.clone());
+        said.lock().unwrap().messages.push(entry);
+        let name = message.structure().map(|s| s.name().to_string());
+        if name.as_deref() == Some("rtc-publication-started")
+            && let Some(pad) = sink.static_pad("video_0")
+        {
+            source.unlink(&sink);
+            sink.release_request_pad(&pad);
+        }
+        gst::BusSyncReply::Drop
+    });
+    assert!(!url.is_empty());
+    let visitor = Looking::at(&server);
+    server.wait("rtc-publication-ended", 1);
+    visitor.leave();
+    server.wait("rtc-connection-ended", 1);
+    server.stop();
+}
+
+#[test]
+fn a_seek_goes_upstream_and_the_stream_goes_on_after_it_even_after_its_end() {
+    let pipeline = launch("videotestsrc ! video/x-raw,framerate=30/1 ! rtcsessionsink send-to=all");
+    pipeline.set_state(gst::State::Paused).unwrap();
+    let (none, end) = (gst::ClockTime::ZERO, gst::ClockTime::from_mseconds(1_200));
+    for round in 0..2 {
+        let began = Instant::now();
+        let (flags, set) = (gst::SeekFlags::FLUSH, gst::SeekType::Set);
+        pipeline.seek(1.0, flags, set, none, set, end).unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        assert_eq!(outcome(&pipeline), Ok(()));
+        let took = began.elapsed();
+        assert!(took > Duration::from_millis(900), "{took:?}, round {round}");
+    }
+    stop(&pipeline);
+}
+
+#[test]
+fn the_end_waits_for_audio_that_came_faster_than_it_plays() {
+    let pipeline = launch(
+        "audiotestsrc num-buffers=150 samplesperbuffer=960 ! audio/x-raw,rate=48000
+         ! rtcsessionsink send-to=all sync=false drain-timeout=300",
+    );
+    let began = Instant::now();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    assert_eq!(outcome(&pipeline), Ok(()));
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(2_700), "{took:?} for 3 s");
+    stop(&pipeline);
+}
+
+#[test]
+fn audio_is_heard_at_its_time_and_a_held_source_loses_nothing() {
+    let pipeline = launch(
+        "audiotestsrc timestamp-offset=1000000000 num-buffers=20 samplesperbuffer=9600
+         ! audio/x-raw,rate=48000 ! rtcsessionsink name=k send-to=all max-buffer=100",
+    );
+    let sink = pipeline.by_name("k").unwrap();
+    let (seen, stats) = std::sync::mpsc::channel();
+    sink.static_pad("audio_0").unwrap().add_probe(
+        gst::PadProbeType::EVENT_DOWNSTREAM,
+        move |pad, info| {
+            if info
+                .event()
+                .is_some_and(|e| e.type_() == gst::EventType::Eos)
+            {
+                let sink = pad.parent_element().unwrap();
+                let _ = seen.send(sink.property::<gst::Structure>("buffer-stats"));
+            }
+            gst::PadProbeReturn::Ok
+        },
+    );
+    let began = Instant::now();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    assert_eq!(outcome(&pipeline), Ok(()));
+    // A second before it begins, and four of sound.
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(4_700), "{took:?}");
+    let audio = stats.recv().unwrap().get::<gst::Structure>("audio_0");
+    let all = audio.unwrap().get::<gst::Structure>("all").unwrap();
+    assert_eq!(all.get::<u64>("taken"), Ok(20 * 9_600));
+    assert_eq!(all.get::<u64>("dropped"), Ok(0));
+    stop(&pipeline);
 }
 
 #[test]
@@ -300,8 +424,9 @@ fn pads_are_named_as_asked_or_by_the_lowest_free_number() {
 
 #[test]
 fn clearing_drops_what_waits_and_says_whether_anybody_was_there() {
-    let pipeline =
-        launch("rtcsessionsink name=k send-to=all audiotestsrc num-buffers=500 ! k.audio_0");
+    let pipeline = launch(
+        "rtcsessionsink name=k send-to=all sync=false audiotestsrc num-buffers=500 ! k.audio_0",
+    );
     let sink = pipeline.by_name("k").unwrap();
     assert!(!sink.emit_by_name::<bool>("clear-buffers", &[&""]));
     pipeline.set_state(gst::State::Playing).unwrap();
@@ -315,6 +440,8 @@ fn clearing_drops_what_waits_and_says_whether_anybody_was_there() {
         assert!(began.elapsed() < Duration::from_secs(20));
         std::thread::sleep(Duration::from_millis(5));
     }
+    assert!(!sink.emit_by_name::<bool>("clear-buffers", &[&"nobody"]));
+    assert!(all().get::<u64>("queued").unwrap() > 4_000_000_000);
     assert!(sink.emit_by_name::<bool>("clear-buffers", &[&""]));
     assert!(all().get::<u64>("cleared").unwrap() > 200_000);
     stop(&pipeline);

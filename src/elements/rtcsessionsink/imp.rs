@@ -24,6 +24,10 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 
 /// More pixels no encoder takes.
 const MAX_PIXELS: u64 = 16_383 * 16_383;
+/// How much before its time audio is taken, where it is paced: a period.
+const AHEAD: gst::ClockTime = gst::ClockTime::from_mseconds(20);
+/// Most pixels to a side that encoders take.
+const MAX_SIDE: u32 = 16_383;
 /// How often a wait for a buffer's time looks at the clock again: it may have been changed.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -35,7 +39,9 @@ struct Input {
 
 #[derive(Default)]
 struct InputState {
-    /// From READY on.
+    /// Its number among the session's streams, from READY on: lines are kept for it in answers.
+    claim: Option<Claim>,
+    /// From PAUSED on.
     publication: Option<Arc<Publication>>,
     segment: gst::FormattedSegment<gst::ClockTime>,
     caps: Option<gst::Caps>,
@@ -105,17 +111,28 @@ impl RtcSessionSink {
             .collect()
     }
 
-    fn publish(&self, name: &str, input: &Input) {
+    fn claim(&self, input: &Input) {
         lock(&self.reserved).clear();
-        let terms = lock(&self.settings).terms(name, input.media);
+        let session = lock(&self.settings).session.clone();
+        let claim = directory::claim(&session, input.media);
+        lock(&input.state).claim = Some(claim);
+    }
+
+    fn publish(&self, name: &str, input: &Input) -> Result<(), glib::BoolError> {
+        let number = lock(&input.state).claim.as_ref().map_or(0, |c| c.number);
+        let terms = lock(&self.settings).terms(name, number, input.media);
         let stage = Arc::new(Stage(self.obj().downgrade()));
         let publication = Publication::new(terms, stage);
-        lock(&input.state).publication = Some(publication);
+        lock(&input.state).publication = Some(publication.clone());
+        publication.start()
     }
 
     fn start(&self) -> Result<(), glib::BoolError> {
         lock(&self.gate).stopped = false;
-        self.publications().iter().try_for_each(|p| p.start())
+        let inputs = self.inputs();
+        inputs
+            .iter()
+            .try_for_each(|(name, input)| self.publish(name, input))
     }
 
     fn move_gate(&self, change: impl FnOnce(&mut Gate)) {
@@ -152,14 +169,17 @@ impl RtcSessionSink {
         };
         let wait = !self.is_live(pad, input);
         let sync = lock(&self.settings).sync;
-        // Continuity paces audio itself, ahead of its time as far as there is room.
-        let paced = input.media == Media::Audio && publication.terms().feed.continuity.is_some();
-        let due = running.filter(|_| wait && sync && !paced);
-        self.wait_until(pad, due)?;
+        // What comes a moment early is sent at its time by continuity, what comes late is a gap.
+        let ahead = match publication.terms().feed.continuity {
+            Some(_) if input.media == Media::Audio => AHEAD,
+            _ => gst::ClockTime::ZERO,
+        };
+        let due = running.filter(|_| wait && sync);
+        self.wait_until(pad, due.map(|due| due.saturating_sub(ahead)))?;
         let origin = FrameFacts::read(&buffer).connection_id.or(origin);
         let now = || self.obj().current_running_time().unwrap_or_default();
         let at = running.unwrap_or_else(now);
-        publication.push(origin.as_deref(), buffer, &caps, at.into(), wait && sync);
+        publication.push(origin.as_deref(), buffer, &caps, at.into(), wait);
         match lock(&self.gate).shuts(pad) {
             true => Err(gst::FlowError::Flushing),
             false => Ok(gst::FlowSuccess::Ok),
@@ -234,8 +254,16 @@ impl RtcSessionSink {
                     );
                     return false;
                 }
-                lock(&input.state).caps = Some(caps.caps_owned());
-                true
+                let publication = {
+                    let mut state = lock(&input.state);
+                    state.caps = Some(caps.caps_owned());
+                    state.publication.clone()
+                };
+                let revived = publication.map_or(Ok(()), |publication| publication.revive());
+                if let Err(error) = &revived {
+                    gst::element_imp_error!(self, gst::ResourceError::NoSpaceLeft, ("{error}"));
+                }
+                revived.is_ok()
             }
             gst::EventView::Segment(segment) => {
                 let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() else {
@@ -252,13 +280,23 @@ impl RtcSessionSink {
                 }
                 true
             }
-            gst::EventView::FlushStop(_) => {
+            gst::EventView::FlushStop(stop) => {
                 self.move_gate(|gate| gate.flushing.retain(|name| *name != pad.name()));
-                let mut state = lock(&input.state);
-                state.eos = false;
-                state.segment = gst::FormattedSegment::new();
-                if let Some(publication) = &state.publication {
+                let publication = {
+                    let mut state = lock(&input.state);
+                    state.eos = false;
+                    state.segment = gst::FormattedSegment::new();
+                    state.publication.clone()
+                };
+                if stop.resets_time() {
+                    let obj = self.obj();
+                    let zero = gst::message::ResetTime::builder(gst::ClockTime::ZERO).src(&*obj);
+                    let _ = obj.post_message(zero.build());
+                }
+                if let Some(publication) = publication {
                     publication.set_flushing(false);
+                    // After an end something comes again.
+                    return publication.reopen().is_ok();
                 }
                 true
             }
@@ -329,6 +367,12 @@ fn check(media: Media, caps: &gst::CapsRef) -> Result<(), String> {
     let fits = match (media, structure.name().as_str()) {
         (Media::Video, "video/x-raw") => {
             let size = (int("width").unwrap_or(0), int("height").unwrap_or(0));
+            if size.0.max(size.1) > MAX_SIDE {
+                return Err(format!(
+                    "a picture of {}x{}; at most {MAX_SIDE} pixels to a side are right",
+                    size.0, size.1
+                ));
+            }
             formats::video(format, size.0, size.1, MAX_PIXELS)
         }
         (Media::Audio, "audio/x-raw") => {
@@ -469,11 +513,10 @@ impl ElementImpl for RtcSessionSink {
         };
         let pad = self.make_pad(template, &name, input.clone());
         if self.obj().current_state() >= gst::State::Ready {
-            self.publish(&name, &input);
+            self.claim(&input);
         }
         if self.obj().current_state() >= gst::State::Paused
-            && let Some(publication) = lock(&input.state).publication.clone()
-            && let Err(error) = publication.start()
+            && let Err(error) = self.publish(&name, &input)
         {
             gst::element_imp_error!(self, gst::ResourceError::NoSpaceLeft, ("{error}"));
         }
@@ -483,13 +526,30 @@ impl ElementImpl for RtcSessionSink {
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
-        let _ = pad.set_active(false);
-        let input = lock(&self.inputs).remove(pad.name().as_str());
+        let name = pad.name().to_string();
+        let input = lock(&self.inputs).remove(&name);
         let publication = input.and_then(|input| lock(&input.state).publication.take());
+        // Whoever waits in the pad waits no longer.
+        self.move_gate(|gate| gate.flushing.push(name.clone()));
+        if let Some(publication) = &publication {
+            publication.set_flushing(true);
+        }
+        let _ = pad.set_active(false);
+        self.move_gate(|gate| gate.flushing.retain(|flushing| *flushing != name));
         if let Some(publication) = publication {
             publication.stop();
         }
         let _ = self.obj().remove_pad(pad);
+    }
+
+    /// Seeks and what else goes upstream.
+    fn send_event(&self, event: gst::Event) -> bool {
+        if !event.is_upstream() {
+            return self.parent_send_event(event);
+        }
+        let pads = self.obj().sink_pads();
+        let taken: Vec<bool> = pads.iter().map(|p| p.push_event(event.clone())).collect();
+        taken.contains(&true)
     }
 
     fn change_state(
@@ -498,8 +558,8 @@ impl ElementImpl for RtcSessionSink {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
             gst::StateChange::NullToReady => {
-                for (name, input) in self.inputs() {
-                    self.publish(&name, &input);
+                for (_, input) in self.inputs() {
+                    self.claim(&input);
                 }
                 if self.inputs().is_empty() {
                     let session = lock(&self.settings).session.clone();
@@ -530,20 +590,18 @@ impl ElementImpl for RtcSessionSink {
                 for publication in self.publications() {
                     publication.stop();
                 }
-                // Those that are stopped start no more: READY has new ones.
-                for (name, input) in self.inputs() {
-                    *lock(&input.state) = InputState::default();
-                    self.publish(&name, &input);
+                for (_, input) in self.inputs() {
+                    let mut state = lock(&input.state);
+                    let claim = state.claim.take();
+                    *state = InputState::default();
+                    state.claim = claim;
                 }
                 lock(&self.gate).flushing.clear();
             }
             gst::StateChange::ReadyToNull => {
                 lock(&self.reserved).clear();
                 for (_, input) in self.inputs() {
-                    let publication = lock(&input.state).publication.take();
-                    if let Some(publication) = publication {
-                        publication.stop();
-                    }
+                    lock(&input.state).claim = None;
                 }
             }
             _ => {}

@@ -26,7 +26,8 @@
  * With `continuity`, the default, raw video goes out at `framerate`: black until the first frame, the last frame
  * again when none comes for up to `max-repeat`, then black; a new frame goes out at once. Fresh frames keep their
  * time. Raw audio goes out in periods of 20 ms by its media time: what comes faster than it plays waits, up to
- * `max-buffer`; silence until the first data, nothing for `silence-tolerance` after the last, then silence again. Without
+ * `max-buffer` (a live source that was held up and catches up is then heard that much later, until clear-buffers);
+ * silence until the first data, nothing for `silence-tolerance` after the last, then silence again. Without
  * it, and for encoded frames, everything is sent as it comes, and at most two frames or 200 ms wait.
  *
  * Any raw format in system memory is taken, any size and rate; 16 bit samples and I420 need no conversion.

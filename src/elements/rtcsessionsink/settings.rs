@@ -59,7 +59,7 @@ fn milliseconds(value: u32) -> Duration {
 
 impl Settings {
     /// What the stream of a pad is held to.
-    pub fn terms(&self, pad: &str, media: Media) -> PublicationTerms {
+    pub fn terms(&self, pad: &str, number: u32, media: Media) -> PublicationTerms {
         let continuity = self.continuity.then(|| ContinuityTerms {
             fps: fps(self.framerate),
             max_repeat: milliseconds(self.max_repeat),
@@ -69,6 +69,7 @@ impl Settings {
         PublicationTerms {
             session: self.session.clone(),
             pad: pad.to_owned(),
+            number,
             recipient: match self.send_to.as_str() {
                 "" | "origin" => Recipient::Origin,
                 "all" => Recipient::All,
@@ -131,7 +132,7 @@ impl Settings {
         }
     }
 
-    /// All properties but the read-only `buffer-stats`; they count from the next NULL→READY on.
+    /// All properties but the read-only `buffer-stats`; they count from the next READY→PAUSED on, `session` from NULL→READY.
     pub fn param_specs() -> Vec<glib::ParamSpec> {
         let default = Settings::default();
         let number = |name, nick, blurb, least, most, default| {
@@ -295,7 +296,7 @@ mod tests {
                 send_to: send_to.into(),
                 ..Settings::default()
             };
-            settings.terms("video_0", Media::Video).recipient
+            settings.terms("video_0", 0, Media::Video).recipient
         };
         assert_eq!(to("origin"), Recipient::Origin);
         assert_eq!(to(""), Recipient::Origin);

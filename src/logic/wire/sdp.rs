@@ -89,6 +89,8 @@ pub struct CheckedOffer {
     pub returns: Vec<Assigned>,
     /// Whether the peer tells how packets arrive, by which bandwidth is estimated.
     pub transport_feedback: bool,
+    /// Whether something may be sent, now or after a later offer.
+    pub may_return: bool,
 }
 
 /// One section of a description: the session's, or an m-line's.
@@ -206,16 +208,18 @@ pub fn check_offer(
             });
         }
     }
+    let may_return = *returns != Returns::default();
     let returns = assign(&lines, returns);
-    let transport_feedback = media.iter().zip(&lines).any(|(section, line)| {
+    let transport_feedback = media.iter().any(|section| {
         let mut feedback = section.attributes("rtcp-fb");
-        line.receives && feedback.any(|value| value.ends_with(" transport-cc"))
+        feedback.any(|value| value.ends_with(" transport-cc"))
     });
     Ok(CheckedOffer {
         sdp: rewrite(&sections, &lines, &returns),
         media: lines,
         returns,
         transport_feedback,
+        may_return,
     })
 }
 
@@ -419,12 +423,10 @@ mod tests {
     }
 
     #[test]
-    fn feedback_counts_on_a_line_that_we_send_on() {
+    fn feedback_of_the_transport_is_noticed() {
+        assert!(!check(&offer("", &[VIDEO]), &[]).unwrap().transport_feedback);
         let line = VIDEO.replace("a=mid:0", "a=rtcp-fb:96 transport-cc\r\na=mid:0");
-        let text = offer("", &[&line]);
-        assert!(check(&text, &[]).unwrap().transport_feedback);
-        let text = offer("", &[&line.replace("sendrecv", "sendonly")]);
-        assert!(!check(&text, &[]).unwrap().transport_feedback);
+        assert!(check(&offer("", &[&line]), &[]).unwrap().transport_feedback);
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Bench {
         let config = CallConfig::new(vec![Codec::Vp8], latency, PATIENCE, LIMITS);
         let candidates = [Candidate::host(ours_at, "udp").unwrap()];
         let (mut ours, answer) = Call::answer(&config, &offer, &candidates, start).unwrap();
-        assert_eq!(ours.send_lines(&offer.returns).len(), 1);
+        assert_eq!(ours.send_lines(&offer.returns, start).len(), 1);
         let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
         far.sdp_api().accept_answer(pending, answer).unwrap();
         Self {

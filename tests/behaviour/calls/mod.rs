@@ -216,11 +216,6 @@ fn a_narrow_network_gets_less_and_nothing_queues_up() {
         took.sort();
         // Looking for more bandwidth than there is fills the network's own queue for a moment.
         let (p50, p95) = (took[took.len() / 2], took[took.len() * 95 / 100]);
-        eprintln!(
-            "{seed} {fps} {p50:?} {p95:?} {} {}",
-            bench.returns_skipped,
-            bench.bandwidth.target()
-        );
         assert!(fps >= 20.0, "seed {seed}: {fps:.1} fps");
         assert!(
             p50 < Duration::from_millis(100),

@@ -109,7 +109,7 @@ fn sound_and_picture_that_come_back_stay_together_for_ten_minutes() {
     let config = CallConfig::new(codecs, Duration::from_millis(150), PATIENCE, LIMITS);
     let candidates = [Candidate::host(ours_at, "udp").unwrap()];
     let (mut ours, answer) = Call::answer(&config, &offer, &candidates, start).unwrap();
-    assert_eq!(ours.send_lines(&offer.returns).len(), 2);
+    assert_eq!(ours.send_lines(&offer.returns, start).len(), 2);
     let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
     far.sdp_api().accept_answer(pending, answer).unwrap();
 
