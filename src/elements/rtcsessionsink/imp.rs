@@ -59,6 +59,9 @@ struct Gate {
     /// Pads that are being flushed; all, while the element stops.
     flushing: Vec<String>,
     stopped: bool,
+    /// Running time at which a seek began the streams' own time anew: nothing prerolls here for which the pipeline would begin
+    /// its time anew as well.
+    epoch: gst::ClockTime,
 }
 
 #[derive(Default)]
@@ -170,6 +173,7 @@ impl RtcSessionSink {
         let wait = !self.is_live(pad, input);
         let sync = lock(&self.settings).sync;
         // What comes a moment early is sent at its time by continuity, what comes late is a gap.
+        let running = running.map(|running| running + self.epoch());
         let ahead = match publication.terms().feed.continuity {
             Some(_) if input.media == Media::Audio => AHEAD,
             _ => gst::ClockTime::ZERO,
@@ -211,6 +215,16 @@ impl RtcSessionSink {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+
+    fn epoch(&self) -> gst::ClockTime {
+        let now = self.obj().current_running_time().unwrap_or_default();
+        let mut gate = lock(&self.gate);
+        // The pipeline has begun its time anew after all.
+        if gate.playing && now < gate.epoch {
+            gate.epoch = gst::ClockTime::ZERO;
+        }
+        gate.epoch
     }
 
     fn is_live(&self, pad: &gst::Pad, input: &Input) -> bool {
@@ -290,6 +304,14 @@ impl RtcSessionSink {
                 };
                 if stop.resets_time() {
                     let obj = self.obj();
+                    let now = obj.current_running_time().unwrap_or_default();
+                    self.move_gate(|gate| {
+                        gate.epoch = if gate.playing {
+                            now
+                        } else {
+                            gst::ClockTime::ZERO
+                        };
+                    });
                     let zero = gst::message::ResetTime::builder(gst::ClockTime::ZERO).src(&*obj);
                     let _ = obj.post_message(zero.build());
                 }
@@ -596,7 +618,10 @@ impl ElementImpl for RtcSessionSink {
                     *state = InputState::default();
                     state.claim = claim;
                 }
-                lock(&self.gate).flushing.clear();
+                *lock(&self.gate) = Gate {
+                    stopped: true,
+                    ..Gate::default()
+                };
             }
             gst::StateChange::ReadyToNull => {
                 lock(&self.reserved).clear();
