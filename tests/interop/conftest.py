@@ -177,11 +177,10 @@ class Server(Lines):
 
 
 class Client(Lines):
-    """client_aiortc.py, and what it said."""
+    """client_aiortc.py or another script that tells JSON lines, and what it said."""
 
-    def __init__(self, url, log, *args):
-        self.ends = []
-        super().__init__([sys.executable, str(HERE / "client_aiortc.py"), url, *args], log)
+    def __init__(self, url, log, *args, script="client_aiortc.py"):
+        super().__init__([sys.executable, str(HERE / script), url, *args], log)
 
     def parse(self, line, at):
         return json.loads(line)
@@ -196,10 +195,13 @@ class Client(Lines):
         with self.news:
             return [e for e in self.said if e["event"] == name]
 
+    def ask(self, command):
+        self.process.stdin.write(command.encode() + b"\n")
+        self.process.stdin.flush()
+
     def close(self):
         """Says good-bye; when it began to is told."""
-        self.process.stdin.write(b"close\n")
-        self.process.stdin.flush()
+        self.ask("close")
         return self.event("closing")["at"]
 
     def kill(self):
@@ -268,8 +270,8 @@ def visit(log):
     """Starts an aiortc client of a server."""
     started = []
 
-    def start(server, *args, route="/offer"):
-        client = Client(server.url + route, log, *args)
+    def start(server, *args, route="/offer", **kwargs):
+        client = Client(server.url + route, log, *args, **kwargs)
         started.append(client)
         return client
 
