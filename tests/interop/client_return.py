@@ -1,6 +1,6 @@
 """A visitor who looks at and listens to what comes back: sends numbered pictures and a tone, tells what it sees and hears.
 
-    python client_return.py http://127.0.0.1:8080/offer --line audio:sendrecv --line video:sendrecv [--codec H264]
+    python client_return.py http://127.0.0.1:8080/offer --line audio:sendrecv --line video:sendrecv [--codec H264] [--name me]
 
 Tells as JSON lines, each with the monotonic time `at`: `answer`, `state`, `picture` (its number, `black` or `other`; the RTP
 time it was sent with, the one it came with, and how long it was away), `keyframe`, `packet` (of audio, as it arrives: RTP time, level in dB, and the phase of
@@ -153,6 +153,8 @@ async def visit(args):
     await pc.setLocalDescription(await pc.createOffer())
     async with aiohttp.ClientSession() as http:
         offer = {"sdp": pc.localDescription.sdp, "type": pc.localDescription.type}
+        if args.name:
+            offer["webrtc_id"] = args.name
         async with http.post(args.url, json=offer) as response:
             answer = await response.json()
             if response.status != 200:
@@ -200,4 +202,5 @@ if __name__ == "__main__":
     parser.add_argument("url")
     parser.add_argument("--line", action="append", default=[])
     parser.add_argument("--codec")
+    parser.add_argument("--name", help="by which others find this visitor")
     asyncio.run(visit(parser.parse_args()))
