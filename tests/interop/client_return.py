@@ -1,10 +1,11 @@
 """A visitor who looks at and listens to what comes back: sends numbered pictures and a tone, tells what it sees and hears.
 
-    python client_return.py http://127.0.0.1:8080/offer --line audio:sendrecv --line video:sendrecv [--codec H264] [--name me]
+    python client_return.py http://127.0.0.1:8080/offer --line audio:sendrecv --line video:sendrecv [--codec H264] [--name x]
 
 Tells as JSON lines, each with the monotonic time `at`: `answer`, `state`, `picture` (its number, `black` or `other`; the RTP
-time it was sent with, the one it came with, and how long it was away), `keyframe`, `packet` (of audio, as it arrives: RTP time, level in dB, and the phase of
-the tone on the RTP clock), `closing`, `closed`, `refused`. Obeys lines of standard input: `pli`, `mute`, `unmute`, `close`.
+time it was sent with, the one it came with, and how long it was away), `keyframe`, `packet` (of audio, as it arrives: RTP
+time, level in dB, and the phase of the tone on the RTP clock), `closing`, `closed`, `refused`. Obeys lines of standard
+input: `pli`, `mute`, `unmute`, `close`.
 """
 
 import argparse
@@ -98,7 +99,9 @@ def inspect(transceiver):
             # Where the tone stands at RTP time 0: the same for every packet of one unbroken tone.
             turns = np.exp(-2j * np.pi * 440 * (packet.timestamp % 48000 + np.arange(len(samples))) / 48000)
             tell(
-                "packet", came=packet.timestamp, samples=len(samples), level=20 * math.log10(root) if root > 1e-5 else SILENT,
+                "packet",
+                came=packet.timestamp,
+                level=20 * math.log10(root) if root > 1e-5 else SILENT,
                 phase=cmath.phase(complex((samples * turns).sum())),
             )
         await handle(packet, arrival_time_ms)

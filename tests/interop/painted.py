@@ -26,8 +26,9 @@ def i420(number):
 
 def read(luma, stride, width, height):
     """The number that a picture of any size carries, or else "black" or "other"; by the middle of each block."""
-    at = lambda row, column: luma[(2 * row + 1) * height // (2 * ROWS) * stride + (2 * column + 1) * width // (2 * COLUMNS)]  # noqa: E731
-    cells = [at(row, column) for row in range(ROWS) for column in range(COLUMNS)]
+    rows = [(2 * row + 1) * height // (2 * ROWS) for row in range(ROWS)]
+    columns = [(2 * column + 1) * width // (2 * COLUMNS) for column in range(COLUMNS)]
+    cells = [luma[y * stride + x] for y in rows for x in columns]
     if max(cells) < 30:
         return "black"
     lit = [cell > (DARK + LIGHT) // 2 for cell in cells]

@@ -2,8 +2,8 @@
 
     python relay.py ADDRESS SERVER_PORT [--seed 1]
 
-Says its port as the first line. Obeys lines of standard input: `LOSS JITTER_MS`, such as `0.05 60`; ends with it. Every packet
-is delayed by a time of its own, so that they overtake each other.
+Says its port as the first line. Obeys lines of standard input: `LOSS JITTER_MS`, such as `0.05 60`; ends with it. Every
+packet is delayed by a time of its own, so that they overtake each other.
 """
 
 import argparse

@@ -44,7 +44,8 @@ def test_client_of_one_codec_is_served(serve, visit, codec):
 
 
 def test_pads_send_back_to_the_visitor_a_frame_came_from(serve, visit):
-    server = serve("max-connections=1", "rtcsessionsink name=o  s.video_0 ! queue ! o.video_0  s.audio_0 ! queue ! o.audio_0")
+    back = "rtcsessionsink name=o  s.video_0 ! queue ! o.video_0  s.audio_0 ! queue ! o.audio_0"
+    server = serve("max-connections=1", back)
     client = look(visit, server, "audio:sendrecv", "video:sendrecv")
     assert rises([e["shows"] for e in numbered(client, 60)])
     sounds(client, loud, 60, "the tone")
