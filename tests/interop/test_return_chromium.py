@@ -137,9 +137,10 @@ def framed(picture):
     """Of the side of each shape's box that is seen worst, how much is in the colour of its class, close to the shape."""
     seen = {}
     for name, colour, *_ in scenes.SCENES["three"]:
-        shape, line = near(picture, colour, 45), near(picture, BOX[name], 90)
-        top, bottom = longest_run(shape.any(axis=1))
-        left, right = longest_run(shape[top:bottom].any(axis=0))
+        # A line two pixels wide shares its colour with the paper beside it, where it begins in the middle of a sample.
+        shape, line = near(picture, colour, 30), near(picture, BOX[name], np.abs(np.array(BOX[name]) - 255).sum() / 2)
+        top, bottom = longest_run(shape.sum(axis=1) > 4)
+        left, right = longest_run(shape[top:bottom].sum(axis=0) > 4)
         close = lambda at: slice(max(at - 10, 0), at + 10)  # noqa: E731
         across = [line[close(y), left:right].mean(axis=1).max() for y in (top, bottom)]
         down = [line[top:bottom, close(x)].mean(axis=0).max() for x in (left, right)]
