@@ -32,6 +32,9 @@ const ENCODED: Bound = Bound::Buffers(30);
 const DECODED_VIDEO: Bound = Bound::Buffers(2);
 const DECODED_AUDIO: Bound = Bound::Duration(gst::ClockTime::from_mseconds(200));
 
+/// How long a first frame is said to last.
+const FRAME: gst::ClockTime = gst::ClockTime::from_nseconds(1_000_000_000 / 30);
+
 /// What a flushed branch is given to take EOS after all.
 const AFTER_FLUSH: Duration = Duration::from_millis(500);
 
@@ -564,6 +567,16 @@ fn connect(inlet: &Inlet, elements: &[gst::Element], tail: &gst::Pad) -> Result<
     Ok(())
 }
 
+/// Decoders do not say how long a frame lasts, and there are elements that abort where nobody does: as long as the one before.
+fn give_duration(buffer: &mut gst::Buffer, last: Option<gst::ClockTime>) {
+    if buffer.duration().is_none() {
+        let since = last.and_then(|last| buffer.pts()?.checked_sub(last));
+        let shortest = gst::ClockTime::from_mseconds(1);
+        let duration = since.map_or(FRAME, |since| since.clamp(shortest, gst::ClockTime::SECOND));
+        buffer.make_mut().set_duration(duration);
+    }
+}
+
 /// The pad behind the decoder: hands frames over and never waits.
 fn tail_pad(
     inlet: &Arc<Inlet>,
@@ -574,8 +587,15 @@ fn tail_pad(
 ) -> gst::Pad {
     let mid = inlet.mid.clone();
     let first = AtomicBool::new(true);
+    let video = inlet.codec.media() == Media::Video;
+    let last_pts = Mutex::new(None);
     gst::Pad::builder(gst::PadDirection::Sink)
-        .chain_function(move |pad, _, buffer| {
+        .chain_function(move |pad, _, mut buffer| {
+            if video {
+                let mut last = last_pts.lock().unwrap_or_else(PoisonError::into_inner);
+                give_duration(&mut buffer, last.take());
+                *last = buffer.pts();
+            }
             let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
             let now = stage.running_time().unwrap_or_default();
             let due = buffer.pts().unwrap_or_default() + stage.latency();

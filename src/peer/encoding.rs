@@ -491,11 +491,9 @@ impl Inner {
     }
 }
 
-/// Decoders do not say how long a frame lasts, and encoders want to be told.
+/// Encoders want to be told how long a frame lasts; what the frame says itself is a guess.
 fn set_duration(buffer: &mut gst::Buffer) {
-    if buffer.duration().is_none() {
-        buffer.make_mut().set_duration(FRAME);
-    }
+    buffer.make_mut().set_duration(FRAME);
 }
 
 impl State {

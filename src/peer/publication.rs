@@ -118,7 +118,9 @@ impl Publication {
             let bitrate = match (self.terms.bitrate, self.terms.feed.media) {
                 (0, Media::Video) => BITRATE_FOR_ALL,
                 (0, Media::Audio) => AUDIO_BITRATE,
-                (bits, _) => bits,
+                (bits, Media::Video) => bits,
+                // More sounds no better, and a piece of it must fit in a packet.
+                (bits, Media::Audio) => bits.min(AUDIO_BITRATE),
             };
             let codecs: &[Codec] = match self.terms.feed.media {
                 Media::Video => &Codec::VIDEO,

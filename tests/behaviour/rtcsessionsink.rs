@@ -89,6 +89,19 @@ fn p2_p5_a_publication_begins_with_what_reached_the_visitor_and_ends_once_before
 }
 
 #[test]
+fn a_chain_may_count_on_how_long_its_frames_last() {
+    // videorate aborts where nobody says it.
+    let server = Server::playing(
+        "rtcsessionsrc listen=http://127.0.0.1:0 video-chain=\"videorate max-rate=15 drop-only=true\"",
+    );
+    let visitor = Looking::at(&server);
+    server.wait_for("frames", || visitor.has(15));
+    visitor.leave();
+    server.wait("rtc-connection-ended", 1);
+    server.stop();
+}
+
+#[test]
 fn p5_stopping_ends_every_publication() {
     let server = Server::playing(&format!(
         "{SOURCE} videotestsrc is-live=true ! rtcsessionsink send-to=all"

@@ -239,7 +239,7 @@ impl Settings {
             number(
                 "bitrate",
                 "Bitrate",
-                "Bits a second at most for each stream; 0 is what the visitor's network carries, within the session's min-bitrate and max-bitrate, and 1000000 with send-to=all",
+                "Bits a second at most for each stream, audio has no more than 64000; 0 is what the visitor's network carries, within the session's min-bitrate and max-bitrate, and 1000000 with send-to=all",
                 0,
                 1_000_000_000,
                 default.bitrate,

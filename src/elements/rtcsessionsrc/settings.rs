@@ -110,7 +110,7 @@ impl Default for Settings {
             session: String::new(),
             video_chain: None,
             audio_chain: None,
-            min_bitrate: 100_000,
+            min_bitrate: 300_000,
             max_bitrate: 2_000_000,
             stereo: true,
             dtx: false,
