@@ -421,17 +421,21 @@ impl Publisher for Publication {
             };
             let takers: Vec<Arc<dyn Taker>> = vec![Arc::new(lane.clone())];
             let id = Some(to.clone());
-            let feed = Feed::start(self.terms.feed, id.clone(), takers, lanes, self.owner());
-            let feed = match feed {
-                Ok(feed) => feed,
-                Err(error) => return self.say_error(&to, error.to_string()),
-            };
             let mut state = self.lock();
             // Whoever starts just when a visitor joins is told twice.
             if !state.is_on() || state.feeds.contains_key(&id) {
-                return feed.close();
+                return;
             }
-            state.feeds.insert(id, feed);
+            // Under the lock: the feed has things to say at once, and of nobody who is not in the list.
+            match Feed::start(self.terms.feed, id.clone(), takers, lanes, self.owner()) {
+                Ok(feed) => {
+                    state.feeds.insert(id, feed);
+                }
+                Err(error) => {
+                    drop(state);
+                    return self.say_error(&to, error.to_string());
+                }
+            }
         }
         if lane.is_closed() {
             // It has left, or is about to be said to.

@@ -65,12 +65,14 @@ impl Looking {
 const SOURCE: &str = "rtcsessionsrc listen=http://127.0.0.1:0 eos-policy=never";
 
 #[test]
-fn p2_p5_a_publication_begins_with_what_reached_the_visitor_and_ends_once_before_its_last_word() {
+fn p2_p5_p6_a_publication_begins_with_what_reached_the_visitor_and_ends_once_before_its_last_word()
+{
     for to in ["all", "origin"] {
         let server = Server::playing(&format!(
             "{SOURCE} videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1
-             ! rtcsessionsink send-to={to}"
+             ! rtcsessionsink name=k send-to={to}"
         ));
+        let sink = server.pipeline.by_name("k").unwrap();
         let visitor = Looking::at(&server);
         // With send-to=origin nothing of the test source is for anybody, and what goes out is black.
         server.wait_for("frames", || visitor.has(20));
@@ -78,12 +80,25 @@ fn p2_p5_a_publication_begins_with_what_reached_the_visitor_and_ends_once_before
         assert_eq!(text(&started[0], "codec"), "vp8");
         assert_eq!(text(&started[0], "pad"), "video_0");
         assert!(server.named("rtc-publication-ended").is_empty());
+        let publishing = |id: &str| {
+            let stats = sink.property::<gst::Structure>("buffer-stats");
+            stats
+                .get::<gst::Structure>("video_0")
+                .unwrap()
+                .has_field(id)
+        };
+        let id = match to {
+            "all" => to.to_owned(),
+            _ => text(&started[0], "connection-id"),
+        };
+        assert!(publishing(&id));
         visitor.leave();
         server.wait("rtc-connection-ended", 1);
         let ended = server.named("rtc-publication-ended");
         assert_eq!(ended.len(), 1);
         assert_eq!(server.named("rtc-publication-started").len(), 1);
         assert!(ended[0].get::<u64>("buffers").unwrap() >= 20);
+        assert_eq!(publishing(&id), to == "all");
         server.stop();
     }
 }

@@ -57,3 +57,11 @@ def mark(client):
 def same(values, near):
     """Whether they all lie within `near` of each other."""
     return max(values) - min(values) <= near
+
+
+def check_level(speaker, viewer):
+    """Whether the viewer sees when the speaker speaks."""
+    for command, wide in ("unmute", True), ("mute", False), ("unmute", True):
+        since = mark(viewer)
+        speaker.ask(command)
+        pictures(viewer, lambda e: (e["light"] > 22) == wide, 10, f"the level after {command}", since)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from conftest import HERE, Lines, free_port
-from returning import look, loud, mark, median, numbered, pictures, rate, rises, same, sounds
+from returning import check_level, look, loud, mark, median, numbered, pictures, rate, rises, same, sounds
 
 ECHO = "video-chain=identity audio-chain=identity"
 ECHO_FPS = 25
@@ -114,14 +114,6 @@ def test_a_newcomer_sees_a_picture_at_once_and_nobody_else_is_disturbed(serve, v
 
 
 LEVEL = "audioconvert ! wavescope style=color-lines ! video/x-raw,width=320,height=240,framerate=25/1"
-
-
-def check_level(speaker, viewer):
-    """Whether the viewer sees when the speaker speaks."""
-    for command, wide in ("unmute", True), ("mute", False), ("unmute", True):
-        since = mark(viewer)
-        speaker.ask(command)
-        pictures(viewer, lambda e: (e["light"] > 22) == wide, 10, f"the level after {command}", since)
 
 
 def test_a_visitor_sees_how_loud_it_is(serve, visit):

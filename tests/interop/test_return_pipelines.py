@@ -5,7 +5,7 @@ import re
 import pytest
 
 from conftest import ROOT, free_port
-from returning import look, loud, mark, numbered, pictures, sounds
+from returning import check_level, look, loud, numbered, pictures, sounds
 
 
 @pytest.fixture
@@ -24,13 +24,6 @@ def run(launch):
         return server
 
     return start
-
-
-def check_level(speaker, viewer):
-    for command, wide in ("unmute", True), ("mute", False), ("unmute", True):
-        since = mark(viewer)
-        speaker.ask(command)
-        pictures(viewer, lambda e: (e["light"] > 22) == wide, 10, f"the level after {command}", since)
 
 
 def test_annotate_sends_the_picture_back_and_the_results(run, visit):
