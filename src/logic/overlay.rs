@@ -194,8 +194,8 @@ fn inside(outer: Rect, line_width: i32) -> Rect {
 
 /// From the pixels results are told in to those of this frame, across and down.
 fn scale(facts: &FrameFacts, size: (u32, u32)) -> (f32, f32) {
-    let axis = |now: u32, then: Option<i32>| match then {
-        Some(then) if then > 0 => now as f32 / then as f32,
+    let axis = |now: u32, then: Option<i32>| match then.unwrap_or(0) {
+        then if then > 0 => now as f32 / then as f32,
         _ => 1.0,
     };
     (axis(size.0, facts.width), axis(size.1, facts.height))

@@ -137,7 +137,7 @@ fn the_last_statistics_come_before_eos() {
 #[test]
 fn no_statistics_and_no_results_are_posted_when_not_wanted() {
     let messages = run(&format!(
-        "videotestsrc num-buffers=5 ! inferencesink model={MODEL} stats-interval=0 post-messages=false"
+        "videotestsrc num-buffers=2 ! inferencesink model={MODEL} stats-interval=0 post-messages=false"
     ));
     assert!(named(&messages, "inference-stats").is_empty());
     assert!(named(&messages, "inference-result").is_empty());
