@@ -162,6 +162,22 @@ def test_page_without_cameras_starts_with_the_canvas(serve, page):
     until(page, f"{SEEN}.length >= 3")
 
 
+def test_choice_made_while_cameras_are_listed_is_kept(serve, page):
+    page.add_init_script(
+        """const list = navigator.mediaDevices.enumerateDevices.bind(navigator.mediaDevices);
+        navigator.mediaDevices.enumerateDevices = async () => {
+            await new Promise((wake) => { window.listCameras = wake; });
+            return list();
+        };"""
+    )
+    page.goto(serve().url)
+    page.select_option("#source", "canvas")
+    page.evaluate("listCameras()")
+    page.wait_for_function("document.querySelectorAll('#source option').length > 1")
+    assert page.input_value("#source") == "canvas"
+    assert page.is_visible("#pen")
+
+
 def test_leaving_the_page_closes_the_connection(serve, page):
     server = serve()
     page.goto(server.url)

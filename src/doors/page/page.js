@@ -143,14 +143,15 @@ function page() {
   }
 
   async function listSources() {
-    const chosen = $("source").value;
-    const touched = $("source").dataset.touched;
     let cameras = [];
     try {
       cameras = (await navigator.mediaDevices.enumerateDevices()).filter((d) => d.kind === "videoinput");
     } catch {
       // No camera access in an insecure context: the canvas remains.
     }
+    // Read only now: somebody may have chosen while the browser looked for cameras.
+    const chosen = $("source").value;
+    const touched = $("source").dataset.touched;
     const options = cameras.map((d, i) => new Option(d.label || `Camera ${i + 1}`, `camera:${d.deviceId}`));
     options.push(new Option("Draw on a canvas", "canvas"));
     $("source").replaceChildren(...options);
