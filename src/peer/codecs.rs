@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use gst::glib;
 use gst::prelude::*;
 
 pub use crate::logic::media::Media;
@@ -88,21 +89,32 @@ impl Codec {
             .iter()
             .find_map(|f| f.create().build().ok())
             .ok_or_else(missing)?;
-        set_if_there(&decoder, "threads", "1");
-        set_if_there(&decoder, "max-threads", "1");
-        set_if_there(&decoder, "output-corrupt", "false");
-        set_if_there(&decoder, "automatic-request-sync-points", "true");
-        set_if_there(&decoder, "discard-corrupted-frames", "true");
+        // One thread decodes one stream, and nothing but whole pictures leaves it.
+        set_if_possible(&decoder, "threads", "1");
+        set_if_possible(&decoder, "max-threads", "1");
+        set_if_possible(&decoder, "output-corrupt", "false");
+        set_if_possible(&decoder, "automatic-request-sync-points", "true");
+        set_if_possible(&decoder, "discard-corrupted-frames", "true");
         chain.push(decoder);
         Ok(chain)
     }
 }
 
-/// One thread decodes one stream, and nothing but whole pictures leaves it; decoders differ in what they offer.
-fn set_if_there(element: &gst::Element, property: &str, value: &str) {
-    if element.find_property(property).is_some() {
-        element.set_property_from_str(property, value);
+/// Coders differ in what they offer; versions and drivers too.
+pub fn set_if_possible(element: &gst::Element, name: &str, value: &str) {
+    let Some(spec) = element.find_property(name) else {
+        return;
+    };
+    let mut parsed = match glib::Value::deserialize_with_pspec(value, &spec) {
+        Ok(parsed) => parsed,
+        Err(_) => return gst::debug!(super::CAT, obj = element, "has no {name}={value}"),
+    };
+    // What is out of bounds becomes the bound.
+    if let (Some(spec), Ok(number)) = (spec.downcast_ref::<glib::ParamSpecInt>(), parsed.get()) {
+        let number: i32 = number;
+        parsed = number.clamp(spec.minimum(), spec.maximum()).to_value();
     }
+    element.set_property_from_value(name, &parsed);
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -249,10 +249,6 @@ impl Connection {
         &self.lanes
     }
 
-    pub fn audio_terms(&self) -> AudioTerms {
-        self.audio
-    }
-
     /// What the session has for it.
     pub fn returns(&self) -> Returns {
         self.stage.returns()

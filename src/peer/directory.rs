@@ -3,7 +3,7 @@
 //! Elements reach the connections of another element only through this.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::codecs::Media;
 use super::connection::Connection;
@@ -20,7 +20,6 @@ pub trait Publisher: Send + Sync {
     fn interrupt(&self, connection: &ConnectionId);
 }
 
-#[derive(Default)]
 struct Directory {
     sessions: Vec<(String, Weak<Session>)>,
     publishers: Vec<(String, Weak<dyn Publisher>)>,
@@ -28,12 +27,14 @@ struct Directory {
     claims: BTreeSet<(String, &'static str, u32)>,
 }
 
-static DIRECTORY: Mutex<Option<Directory>> = Mutex::new(None);
+static DIRECTORY: Mutex<Directory> = Mutex::new(Directory {
+    sessions: Vec::new(),
+    publishers: Vec::new(),
+    claims: BTreeSet::new(),
+});
 
 fn with<R>(look: impl FnOnce(&mut Directory) -> R) -> R {
-    let mut directory: MutexGuard<'_, Option<Directory>> =
-        DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner);
-    look(directory.get_or_insert_default())
+    look(&mut DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The number of a published stream, from which its line follows; free again when this is dropped.

@@ -6,10 +6,9 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use gst::glib;
 use gst::prelude::*;
 
-use super::codecs::{Codec, Media};
+use super::codecs::{Codec, Media, set_if_possible};
 
 /// An encoder that we know how to set.
 struct Known {
@@ -243,20 +242,4 @@ fn best(codec: Codec) -> Option<(gst::Element, &'static Known)> {
         let _ = element.set_state(gst::State::Null);
         opens.then_some((element, known))
     })
-}
-
-fn set_if_possible(element: &gst::Element, name: &str, value: &str) {
-    let Some(spec) = element.find_property(name) else {
-        return;
-    };
-    let mut parsed = match glib::Value::deserialize_with_pspec(value, &spec) {
-        Ok(parsed) => parsed,
-        Err(_) => return gst::debug!(super::CAT, obj = element, "has no {name}={value}"),
-    };
-    // What is out of bounds becomes the bound.
-    if let (Some(spec), Ok(number)) = (spec.downcast_ref::<glib::ParamSpecInt>(), parsed.get()) {
-        let number: i32 = number;
-        parsed = number.clamp(spec.minimum(), spec.maximum()).to_value();
-    }
-    element.set_property_from_value(name, &parsed);
 }

@@ -83,7 +83,8 @@ struct State {
     /// When the last keyframe was asked of the encoder, and whether another one is wanted since.
     keyframe_at: Option<Instant>,
     keyframe_wanted: bool,
-    said: Option<String>,
+    /// What came and what was taken, when it was last said that nobody takes it.
+    said: Option<(Option<Codec>, Vec<Codec>)>,
     stopped: bool,
 }
 
@@ -174,6 +175,16 @@ pub fn accepted(media: Media) -> gst::Caps {
     caps
 }
 
+/// Answers what a pad of that kind takes.
+pub fn answer_caps(media: Media, query: &mut gst::query::Caps) {
+    let all = accepted(media);
+    let found = match query.filter_owned() {
+        Some(filter) => filter.intersect_with_mode(&all, gst::CapsIntersectMode::First),
+        None => all,
+    };
+    query.set_result(&found);
+}
+
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -187,12 +198,7 @@ impl Inner {
     ) -> bool {
         match query.view_mut() {
             gst::QueryViewMut::Caps(caps) => {
-                let all = accepted(self.media);
-                let found = match caps.filter_owned() {
-                    Some(filter) => filter.intersect_with_mode(&all, gst::CapsIntersectMode::First),
-                    None => all,
-                };
-                caps.set_result(&found);
+                answer_caps(self.media, caps);
                 true
             }
             gst::QueryViewMut::AcceptCaps(accept) => {
@@ -207,31 +213,20 @@ impl Inner {
 
     fn event(&self, event: gst::Event) -> bool {
         match event.view() {
-            gst::EventView::Segment(_) => {
-                let feed = {
-                    let mut state = self.lock();
-                    state.segment = Some(event.clone());
-                    state.feed()
-                };
-                if let Some(feed) = feed {
-                    feed.push_event(event);
-                }
-            }
-            gst::EventView::Eos(_) => {
-                let feed = self.lock().feed();
-                if let Some(feed) = feed {
-                    feed.push_event(event);
-                }
-                self.owner.drained();
-            }
-            gst::EventView::FlushStart(_) | gst::EventView::FlushStop(_) => {
-                let feed = self.lock().feed();
-                if let Some(feed) = feed {
-                    feed.push_event(event);
-                }
-            }
+            gst::EventView::Segment(_) => self.lock().segment = Some(event.clone()),
+            gst::EventView::Eos(_)
+            | gst::EventView::FlushStart(_)
+            | gst::EventView::FlushStop(_) => {}
             // Caps stay on the pad until a frame comes; the rest is of no use to an encoder.
-            _ => {}
+            _ => return true,
+        }
+        let over = event.type_() == gst::EventType::Eos;
+        let feed = self.lock().feed();
+        if let Some(feed) = feed {
+            feed.push_event(event);
+        }
+        if over {
+            self.owner.drained();
         }
         true
     }
@@ -300,7 +295,11 @@ impl Inner {
                     .or_else(|| codecs.iter().copied().find(|codec| can_encode(*codec)))
             }
         };
-        if found.is_none() {
+        if found.is_some() {
+            return found;
+        }
+        let said = (encoded_as(caps), codecs.to_vec());
+        if self.lock().said.as_ref() != Some(&said) {
             let names: Vec<_> = codecs.iter().map(|codec| codec.as_str()).collect();
             let why = match (encoded_as(caps), names.as_slice()) {
                 (_, []) => format!("the visitor receives no {}", self.media.as_str()),
@@ -311,14 +310,10 @@ impl Inner {
                 ),
                 (None, names) => format!("no encoder for {} is installed", names.join(", ")),
             };
-            let mut state = self.lock();
-            if state.said.as_ref() != Some(&why) {
-                state.said = Some(why.clone());
-                drop(state);
-                self.owner.discarded(why);
-            }
+            self.lock().said = Some(said);
+            self.owner.discarded(why);
         }
-        found
+        None
     }
 
     /// The pad that frames go into, and the one to ask for a keyframe on, if that is due. Makes an encoder where there is none
@@ -518,7 +513,7 @@ impl Encoder {
     }
 }
 
-fn is_raw(caps: &gst::Caps) -> bool {
+pub fn is_raw(caps: &gst::Caps) -> bool {
     let name = caps.structure(0).map(|structure| structure.name());
     name.is_some_and(|name| name.ends_with("/x-raw"))
 }

@@ -11,7 +11,7 @@ use gst::prelude::*;
 
 use super::codecs::Media;
 use super::encoders;
-use super::encoding::{Encoding, EncodingOwner, Taker};
+use super::encoding::{Encoding, EncodingOwner, Taker, is_raw};
 use super::inline::{Inline, taking_pad};
 use super::lane::Lane;
 use crate::logic::continuity::Tick;
@@ -182,25 +182,21 @@ impl Feed {
     }
 
     /// Takes a buffer that is to be seen or heard at running time `at`. With `wait` it waits for room, until the feed closes
-    /// or is flushed; else what does not fit is dropped and counted. Says whether the feed goes on.
-    pub fn push(&self, buffer: gst::Buffer, caps: &gst::Caps, at: Duration, wait: bool) -> bool {
-        let raw = caps
-            .structure(0)
-            .is_some_and(|s| s.name().ends_with("/x-raw"));
+    /// or is flushed; else what does not fit is dropped and counted.
+    pub fn push(&self, buffer: gst::Buffer, caps: &gst::Caps, at: Duration, wait: bool) {
+        let raw = is_raw(caps);
         {
             let mut state = self.shared.lock();
             if state.closed || state.finishing {
-                return false;
+                return;
             }
             if state.caps.as_ref() != Some(caps) {
-                let was_raw = !matches!(&state.flow, Flow::AsItComes(_)) || raw;
-                let first = state.caps.is_none();
-                state.caps = Some(caps.clone());
-                state.black = None;
-                // What is encoded already nobody can fill in for.
-                if (first && !raw) || was_raw != raw {
+                // Before anything came it was taken for raw. What is encoded already nobody can fill in for.
+                if state.caps.as_ref().is_none_or(is_raw) != raw {
                     state.flow = flow(&self.shared.terms, raw);
                 }
+                state.caps = Some(caps.clone());
+                state.black = None;
             }
             match &mut state.flow {
                 Flow::Video(video) => {
@@ -230,10 +226,9 @@ impl Feed {
             }
         }
         self.shared.wake.notify_all();
-        true
     }
 
-    fn push_samples(&self, buffer: gst::Buffer, caps: &gst::Caps, wait: bool) -> bool {
+    fn push_samples(&self, buffer: gst::Buffer, caps: &gst::Caps, wait: bool) {
         let stereo = self.shared.terms.coding.stereo;
         let mut front = self.front.lock().unwrap_or_else(PoisonError::into_inner);
         if front.as_ref().is_none_or(|front| front.input != *caps) {
@@ -242,14 +237,11 @@ impl Feed {
             }
             match Front::new(&self.shared, &self.pipeline, caps, stereo) {
                 Ok(new) => *front = Some(new),
-                Err(error) => {
-                    self.shared.fail(error.to_string());
-                    return false;
-                }
+                Err(error) => return self.shared.fail(error.to_string()),
             }
         }
         let Some(front) = front.as_ref() else {
-            return false;
+            return;
         };
         self.shared.waits.store(wait, Ordering::Relaxed);
         // The pad's chain function takes it from there, in this thread.
@@ -259,25 +251,17 @@ impl Feed {
                 .shared
                 .say_discarded(format!("audio of {caps} is refused: {flow}")),
         }
-        !self.shared.lock().closed
     }
 
-    /// What waits is of no more use; says whether anything did.
-    pub fn clear(&self) -> bool {
-        let cleared = {
-            let mut state = self.shared.lock();
-            match &mut state.flow {
-                Flow::Video(video) => video.clear(),
-                Flow::Audio(audio) => audio.clear(),
-                Flow::AsItComes(queue) => {
-                    let cleared = queue.clear();
-                    queue.dropped += cleared;
-                    cleared
-                }
-            }
-        };
+    /// What waits is of no more use.
+    pub fn clear(&self) {
+        match &mut self.shared.lock().flow {
+            // They count it themselves.
+            Flow::Video(video) => drop(video.clear()),
+            Flow::Audio(audio) => drop(audio.clear()),
+            Flow::AsItComes(queue) => queue.dropped += queue.clear(),
+        }
         self.shared.wake.notify_all();
-        cleared > 0
     }
 
     /// Whoever waits for room waits no longer, until told otherwise.

@@ -65,6 +65,8 @@ struct Telling {
     teller: Option<ThreadId>,
 }
 
+/// What may wait to be said before only beginnings and ends are kept.
+const UNTOLD: usize = 256;
 /// What somebody else may take to say what there is to say.
 const TELLING: Duration = Duration::from_millis(100);
 /// What taking feeds apart may take.
@@ -91,7 +93,7 @@ impl State {
 
 struct Reached {
     since: Instant,
-    sent: Box<dyn Fn() -> u64 + Send>,
+    lane: Arc<Lane>,
 }
 
 impl Publication {
@@ -165,11 +167,11 @@ impl Publication {
         caps: &gst::Caps,
         at: Duration,
         wait: bool,
-    ) -> bool {
+    ) {
         let feeds: Vec<Arc<Feed>> = {
             let mut state = self.lock();
             if !state.is_on() {
-                return false;
+                return;
             }
             let found: Vec<_> = match (&self.terms.recipient, origin) {
                 (Recipient::Origin, None) => Vec::new(),
@@ -189,7 +191,6 @@ impl Publication {
         for feed in feeds {
             feed.push(buffer.clone(), caps, at, wait);
         }
-        true
     }
 
     /// Frames of another kind come: a feed that failed is given another chance.
@@ -320,7 +321,7 @@ impl Publication {
 
     fn ended(&self, id: &ConnectionId, reached: &Reached) -> gst::Structure {
         self.say("rtc-publication-ended", Some(id))
-            .field("buffers", (reached.sent)())
+            .field("buffers", reached.lane.sent())
             .field("duration", reached.since.elapsed().as_nanos() as u64)
             .build()
     }
@@ -372,7 +373,8 @@ impl Publication {
         {
             let reached = self.reached();
             let there = to.is_none_or(|to| self.lock().feeds.contains_key(&Some(to.clone())));
-            if !there || reached.is_none() {
+            // Of one whose handler hangs, ends are kept, and the rest only so far.
+            if !there || reached.is_none() || self.telling().waiting.len() >= UNTOLD {
                 return;
             }
             self.tell(message.build());
@@ -493,12 +495,11 @@ impl FeedOwner for Publication {
             if all.contains_key(id) {
                 return;
             }
-            let sent = {
-                let lane = lane.clone();
-                Box::new(move || lane.sent())
+            let reached = Reached {
+                since: Instant::now(),
+                lane: lane.clone(),
             };
-            let since = Instant::now();
-            all.insert(id.clone(), Reached { since, sent });
+            all.insert(id.clone(), reached);
             let codec = lane.codec().map_or("", Codec::as_str);
             let message = self.say("rtc-publication-started", Some(id));
             self.tell(message.field("codec", codec).build());

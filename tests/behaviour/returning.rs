@@ -312,14 +312,21 @@ fn encoded_frames_that_fit_pass_untouched_and_keyframes_are_asked_for_upstream()
     }
     let data: Vec<_> = way.got().iter().map(|frame| frame.data.to_vec()).collect();
     assert_eq!(data, (0..5u8).map(|n| vec![n; 100]).collect::<Vec<_>>());
-    std::thread::sleep(INTERVAL);
+    let began = Instant::now();
     way.peer.wish.store(true, Ordering::Relaxed);
+    let asked = |way: &Way| {
+        let upstream = way.upstream.lock().unwrap();
+        let asked = upstream.iter();
+        asked
+            .filter(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok())
+            .count()
+    };
+    while asked(&way) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        way.push_bytes(vec![9; 100], FRAME, None);
+    }
     way.push_bytes(vec![9; 100], FRAME, None);
-    let asked = way.upstream.lock().unwrap();
-    let asked = asked
-        .iter()
-        .filter(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok());
-    assert_eq!(asked.count(), 1);
+    assert_eq!(asked(&way), 1);
 }
 
 #[test]

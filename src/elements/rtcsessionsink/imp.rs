@@ -7,11 +7,11 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::settings::Settings;
-use crate::logic::continuity::formats;
+use crate::logic::continuity::formats::{self, PixelFormat};
 use crate::logic::frame_facts::FrameFacts;
 use crate::logic::media::Media;
 use crate::peer::directory::{self, Claim};
-use crate::peer::encoding::accepted;
+use crate::peer::encoding::{accepted, answer_caps};
 use crate::peer::publication::{Publication, PublicationStage};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -45,6 +45,8 @@ struct InputState {
     publication: Option<Arc<Publication>>,
     segment: gst::FormattedSegment<gst::ClockTime>,
     caps: Option<gst::Caps>,
+    /// What a raw picture must hold at least, where its format is one that is taken as it is.
+    picture: Option<(PixelFormat, u32, u32)>,
     /// The connection in the stream-id, if there is one.
     origin: Option<String>,
     /// Whether what is upstream is live; asked at the first buffer.
@@ -158,6 +160,18 @@ impl RtcSessionSink {
                 return Err(gst::FlowError::Eos);
             }
             let caps = state.caps.clone().ok_or(gst::FlowError::NotNegotiated)?;
+            let fits = state
+                .picture
+                .map_or(Ok(0), |(format, w, h)| format.frame_in(buffer.size(), w, h));
+            if let Err(error) = fits {
+                drop(state);
+                gst::element_imp_error!(
+                    self,
+                    gst::StreamError::Format,
+                    ("{}: {error}", pad.name())
+                );
+                return Err(gst::FlowError::Error);
+            }
             let publication = state.publication.clone();
             let running = match buffer.pts() {
                 Some(pts) => match state.segment.to_running_time(pts) {
@@ -271,6 +285,7 @@ impl RtcSessionSink {
                 let publication = {
                     let mut state = lock(&input.state);
                     state.caps = Some(caps.caps_owned());
+                    state.picture = picture(caps.caps());
                     state.publication.clone()
                 };
                 let revived = publication.map_or(Ok(()), |publication| publication.revive());
@@ -372,6 +387,12 @@ impl Gate {
     fn shuts(&self, pad: &gst::Pad) -> bool {
         self.stopped || self.flushing.contains(&pad.name().to_string())
     }
+}
+
+fn picture(caps: &gst::CapsRef) -> Option<(PixelFormat, u32, u32)> {
+    let info = gst_video::VideoInfo::from_caps(caps).ok()?;
+    let format = PixelFormat::named(info.format().to_str())?;
+    Some((format, info.width(), info.height()))
 }
 
 /// What can be sent of that kind, or why it cannot.
@@ -656,14 +677,7 @@ impl RtcSessionSink {
             })
             .query_function(move |pad, parent, query| match query.view_mut() {
                 gst::QueryViewMut::Caps(caps) => {
-                    let all = accepted(media);
-                    let found = match caps.filter_owned() {
-                        Some(filter) => {
-                            filter.intersect_with_mode(&all, gst::CapsIntersectMode::First)
-                        }
-                        None => all,
-                    };
-                    caps.set_result(&found);
+                    answer_caps(media, caps);
                     true
                 }
                 gst::QueryViewMut::Allocation(_) => false,

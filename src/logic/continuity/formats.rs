@@ -57,13 +57,6 @@ pub enum FormatError {
     TooLarge { width: u32, height: u32, max: u64 },
     #[error("{0}/{1} is no frame rate; the denominator is at least 1")]
     Fps(u32, u32),
-    #[error("{frames} frames of {channels} channels take {needed} bytes, the buffer has {bytes}")]
-    AudioBuffer {
-        frames: usize,
-        channels: u32,
-        needed: u128,
-        bytes: usize,
-    },
     #[error("a frame of {width}x{height} in {format} takes {needed} bytes, the buffer has {bytes}")]
     VideoBuffer {
         width: u32,
@@ -179,17 +172,6 @@ impl PixelFormat {
     }
 }
 
-/// How many of a buffer's bytes are these `frames` of 16 bit samples.
-pub fn samples_in(bytes: usize, frames: usize, channels: u32) -> Result<usize, FormatError> {
-    let needed = frames as u128 * u128::from(channels) * 2;
-    within(needed, bytes).ok_or(FormatError::AudioBuffer {
-        frames,
-        channels,
-        needed,
-        bytes,
-    })
-}
-
 fn within(needed: u128, bytes: usize) -> Option<usize> {
     usize::try_from(needed).ok().filter(|&n| n <= bytes)
 }
@@ -270,18 +252,6 @@ mod tests {
         assert_eq!((fit(3), fit(64)), (Ok(Fit::Convert), Ok(Fit::Convert)));
         assert_eq!(said(fit(0)), "0 channels are not possible; 1 to 64 are");
         assert!(fit(65).is_err());
-    }
-
-    #[test]
-    fn f3_f4_a_longer_buffer_is_fine_and_a_shorter_one_is_refused() {
-        assert_eq!(samples_in(1_920, 480, 2), Ok(1_920));
-        assert_eq!(samples_in(9_999, 480, 2), Ok(1_920));
-        assert_eq!(samples_in(0, 0, 2), Ok(0));
-        assert_eq!(
-            said(samples_in(1_919, 480, 2)),
-            "480 frames of 2 channels take 1920 bytes, the buffer has 1919"
-        );
-        assert!(samples_in(usize::MAX, usize::MAX, u32::MAX).is_err());
     }
 
     #[test]

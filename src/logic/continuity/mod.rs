@@ -21,7 +21,7 @@
 //! | B6 of the publishing side only | both | nothing here receives |
 //! | B7 capacity | both | audio: what does not fit is refused; video: the newest frame wins |
 //! | F1, F2, F6, F7, F9–F11 formats | [formats] | the least that is accepted as it is; the rest is converted if it can be |
-//! | F3, F4, F8 buffer sizes | [formats] | |
+//! | F8 buffer sizes | [formats] | of audio (F3, F4) a buffer tells no number of frames besides its bytes |
 //!
 //! Only an element's business: P2 and P5–P9 (states and events of a publication, DTX, coded channels), F5 (which
 //! caps belong to this publication), F12 (how long a buffer lives).
