@@ -1,6 +1,6 @@
 //! Video goes in, the same video comes back: ours beside FastRTC and bare aiortc, on the same clip in turn. Prints JSON.
 //!
-//! Each server decodes and encodes again, in a process of its own. The visitors share the machine with it and cost little:
+//! Each server decodes and encodes again, in a process of its own; but for our untouched pass-through, reported beside it. The visitors share the machine with it and cost little:
 //! they count what comes back without decoding it, but for the first frames of each, whose painted numbers say which RTP time
 //! belongs to which frame, and all frames of one visitor, whose pictures are compared with what was sent.
 
@@ -44,12 +44,14 @@ const TICKS: u64 = 90_000 / clip::FPS as u64;
 /// What a server that counts in other units may be off by.
 const ROUNDING: u64 = 3;
 
-const USAGE: &str = "bench/echo [ours|fastrtc|fastrtc-uncalled|aiortc ...] [--connections 1,4,8] [--rounds 3] \
+const USAGE: &str = "bench/echo [ours|ours-untouched|fastrtc|fastrtc-uncalled|aiortc ...] [--connections 1,4,8] [--rounds 3] \
     [--bitrate 1000000|default]";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Server {
     Ours,
+    /// Sends back the frames that come, without decoding them.
+    OursUntouched,
     FastRtc,
     /// Without an input, FastRTC converts each frame and does not call its handler.
     FastRtcUncalled,
@@ -57,8 +59,9 @@ enum Server {
 }
 
 impl Server {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Ours,
+        Self::OursUntouched,
         Self::Aiortc,
         Self::FastRtc,
         Self::FastRtcUncalled,
@@ -67,6 +70,7 @@ impl Server {
     fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::OursUntouched => "ours-untouched",
             Self::FastRtc => "fastrtc",
             Self::FastRtcUncalled => "fastrtc-uncalled",
             Self::Aiortc => "aiortc",
@@ -75,9 +79,17 @@ impl Server {
 
     fn door(self) -> Door {
         match self {
-            Self::Ours | Self::Aiortc => Door::Offer,
+            Self::Ours | Self::OursUntouched | Self::Aiortc => Door::Offer,
             Self::FastRtc => Door::FastRtc { input: true },
             Self::FastRtcUncalled => Door::FastRtc { input: false },
+        }
+    }
+
+    /// That of one of ours.
+    fn chain(self) -> &'static str {
+        match self {
+            Self::OursUntouched => "capsfilter caps=video/x-vp8",
+            _ => "identity",
         }
     }
 
@@ -92,9 +104,9 @@ impl Server {
             command
         };
         match self {
-            Self::Ours => {
+            Self::Ours | Self::OursUntouched => {
                 let mut command = Command::new(std::env::current_exe().expect("it runs"));
-                command.arg("serve");
+                command.args(["serve", self.chain()]);
                 command.args(bitrate.iter().map(u32::to_string));
                 command
             }
@@ -141,7 +153,12 @@ impl Plan {
             }
         }
         if plan.servers.is_empty() {
-            plan.servers = vec![Server::Ours, Server::Aiortc, Server::FastRtc];
+            plan.servers = vec![
+                Server::Ours,
+                Server::Aiortc,
+                Server::FastRtc,
+                Server::OursUntouched,
+            ];
         }
         let fits = plan.rounds > 0 && plan.connections.iter().all(|n| (1..=50).contains(n));
         fits.then_some(plan)
@@ -153,8 +170,8 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["serve"] => serve(None),
-        ["serve", bits] => serve(Some(bits.parse().expect("a number"))),
+        ["serve", chain] => serve(chain, None),
+        ["serve", chain, bits] => serve(chain, Some(bits.parse().expect("a number"))),
         arguments => match Plan::read(arguments) {
             Some(plan) => println!("{:#}", compare(&plan)),
             None => {
@@ -214,11 +231,11 @@ fn median(mut runs: Vec<Value>) -> Value {
 }
 
 /// The server's process, when it is ours: see `echo_servers/serving.py` for what it says.
-fn serve(bitrate: Option<u32>) {
+fn serve(chain: &str, bitrate: Option<u32>) {
     gstrtcinference::plugin_register_static().expect("it registers");
     let source = gst::ElementFactory::make("rtcsessionsrc")
         .property("listen", "http://127.0.0.1:0")
-        .property("video-chain", "identity")
+        .property("video-chain", chain)
         .property("max-connections", 100u32)
         .property_if_some("min-bitrate", bitrate)
         .property_if_some("max-bitrate", bitrate)

@@ -32,6 +32,13 @@ const ENCODED: Bound = Bound::Buffers(30);
 const DECODED_VIDEO: Bound = Bound::Buffers(2);
 const DECODED_AUDIO: Bound = Bound::Duration(gst::ClockTime::from_mseconds(200));
 
+fn when_encoded_is_full(media: Media) -> WhenFull {
+    match media {
+        Media::Video => WhenFull::DropToKey,
+        Media::Audio => WhenFull::DropOldest,
+    }
+}
+
 /// How long a first frame is said to last.
 const FRAME: gst::ClockTime = gst::ClockTime::from_nseconds(1_000_000_000 / 30);
 
@@ -105,6 +112,7 @@ pub struct Inlet {
     stage: Arc<dyn Stage>,
     caps: gst::Caps,
     clock: Mutex<StreamClock>,
+    wants_keyframe: Arc<AtomicBool>,
     pump: Pump,
 }
 
@@ -118,7 +126,7 @@ struct EncodedSide {
 impl PumpOwner for EncodedSide {
     fn refused(&self, flow: gst::FlowError) {
         if let Some(owner) = self.owner.upgrade() {
-            owner.failed(&self.mid, format!("the decoder refused a frame: {flow}"));
+            owner.failed(&self.mid, format!("a frame that came was refused: {flow}"));
         }
     }
 
@@ -140,7 +148,7 @@ impl Inlet {
         frame: &EncodedFrame,
         stage: Arc<dyn Stage>,
         owner: Weak<dyn BranchOwner>,
-    ) -> (Arc<Self>, Arc<AtomicBool>) {
+    ) -> Arc<Self> {
         let wants_keyframe = Arc::new(AtomicBool::new(false));
         let mid = frame.mid.to_string();
         let side = EncodedSide {
@@ -148,7 +156,7 @@ impl Inlet {
             owner,
             wants_keyframe: wants_keyframe.clone(),
         };
-        let inlet = Self {
+        Arc::new(Self {
             stream_id: format!("{connection}/{mid}"),
             mid,
             codec: frame.codec,
@@ -156,21 +164,24 @@ impl Inlet {
             stage,
             caps: frame.codec.caps(),
             clock: Mutex::new(StreamClock::new(frame.codec.clock_rate())),
+            wants_keyframe,
             pump: Pump::new(
                 gst::Pad::builder(gst::PadDirection::Src),
                 ENCODED,
-                match frame.codec.media() {
-                    Media::Video => WhenFull::DropToKey,
-                    Media::Audio => WhenFull::DropOldest,
-                },
+                when_encoded_is_full(frame.codec.media()),
                 Arc::new(side),
             ),
-        };
-        (Arc::new(inlet), wants_keyframe)
+        })
     }
 
     /// Takes a frame; says whether the stream needs a keyframe to go on.
     pub fn push(&self, frame: EncodedFrame, now: Instant) -> bool {
+        let lost = self.take(frame, now);
+        self.wants_keyframe.swap(false, Ordering::Relaxed) || lost
+    }
+
+    /// Says whether the frame is lost to whoever decodes.
+    fn take(&self, frame: EncodedFrame, now: Instant) -> bool {
         let Some(running) = self.stage.running_time() else {
             return true;
         };
@@ -238,9 +249,11 @@ pub enum BranchError {
     Chain(#[from] ChainError),
 }
 
-/// The raw side: between the decoder and what the user built.
+/// The user's side: between the decoder, where there is one, and what the user built.
 struct RawSide {
     mid: String,
+    /// Where a keyframe is asked for, if frames pass undecoded; else a decoder asks when it needs one.
+    wants_keyframe: Option<Arc<AtomicBool>>,
     /// Whether a chain follows, or a pad.
     chained: bool,
     stage: Arc<dyn Stage>,
@@ -263,6 +276,12 @@ impl PumpOwner for RawSide {
     }
 
     fn upstream(&self, event: &gst::Event) -> bool {
+        if let Some(wanted) = &self.wants_keyframe
+            && gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok()
+        {
+            wanted.store(true, Ordering::Relaxed);
+            return true;
+        }
         self.owner.upgrade().is_some_and(|o| o.upstream(event))
     }
 
@@ -302,9 +321,9 @@ pub struct Branch {
     stage: Arc<dyn Stage>,
     owner: Weak<dyn BranchOwner>,
     raw: Arc<Pump>,
-    /// Parser and decoder.
+    /// Parser and decoder; nothing where frames pass undecoded.
     elements: Vec<gst::Element>,
-    /// Takes what leaves the decoder.
+    /// Takes what leaves the decoder, or the inlet.
     tail: gst::Pad,
     started: Option<Started>,
 }
@@ -321,7 +340,7 @@ struct Joined {
 }
 
 impl Branch {
-    /// Puts a decoder behind the inlet.
+    /// Puts a decoder behind the inlet, if what follows needs one.
     pub fn new(
         inlet: Arc<Inlet>,
         pipeline: &gst::Pipeline,
@@ -330,32 +349,34 @@ impl Branch {
         counters: Counters,
     ) -> Result<Self, BranchError> {
         let media = inlet.codec.media();
-        let elements = inlet.codec.decoder()?;
+        let chain = stage.chain(media);
+        let undecoded = chain.as_ref().is_some_and(|c| c.encoded().is_some());
+        let elements = match undecoded {
+            true => Vec::new(),
+            false => inlet.codec.decoder()?,
+        };
         pipeline.add_many(&elements)?;
         gst::Element::link_many(&elements)?;
-        let builder = match stage.chain(media) {
+        let builder = match &chain {
             Some(_) => gst::Pad::builder(gst::PadDirection::Src),
             None => stage.pad_builder(media),
         };
         let side = RawSide {
             mid: inlet.mid.clone(),
-            chained: stage.chain(media).is_some(),
+            wants_keyframe: undecoded.then(|| inlet.wants_keyframe.clone()),
+            chained: chain.is_some(),
             stage: stage.clone(),
             owner: owner.clone(),
         };
-        let bound = match media {
-            Media::Video => DECODED_VIDEO,
-            Media::Audio => DECODED_AUDIO,
+        let (bound, when_full) = match media {
+            _ if undecoded => (ENCODED, when_encoded_is_full(media)),
+            Media::Video => (DECODED_VIDEO, WhenFull::DropOldest),
+            Media::Audio => (DECODED_AUDIO, WhenFull::DropOldest),
         };
-        let raw = Arc::new(Pump::new(
-            builder,
-            bound,
-            WhenFull::DropOldest,
-            Arc::new(side),
-        ));
+        let raw = Arc::new(Pump::new(builder, bound, when_full, Arc::new(side)));
         let tail = tail_pad(&inlet, raw.clone(), stage.clone(), owner.clone(), counters);
         if let Err(error) = connect(&inlet, &elements, &tail) {
-            if stage.chain(media).is_none() {
+            if chain.is_none() {
                 stage.forget_pad(raw.pad());
             }
             return Err(error);
@@ -550,12 +571,14 @@ impl Branch {
 /// Links the inlet, the decoder and what takes its frames.
 fn connect(inlet: &Inlet, elements: &[gst::Element], tail: &gst::Pad) -> Result<(), BranchError> {
     tail.set_active(true)?;
-    let (first, last) = (elements.first(), elements.last());
-    let (first, last) = first.zip(last).expect("a decoder has an element");
     let link = |src: &gst::Pad, sink: &gst::Pad| {
         // Our pads have no parent, so there is no hierarchy to check.
         src.link_full(sink, gst::PadLinkCheck::empty())
-            .map_err(|error| gst::glib::bool_error!("pads do not link: {error}"))
+            .map(|_| ())
+            .map_err(|error| gst::glib::bool_error!("pads do not link: {error}").into())
+    };
+    let (Some(first), Some(last)) = (elements.first(), elements.last()) else {
+        return link(inlet.pump.pad(), tail);
     };
     let decoder_sink = first.static_pad("sink").expect("decoders have one");
     let decoder_src = last.static_pad("src").expect("decoders have one");
@@ -577,7 +600,7 @@ fn give_duration(buffer: &mut gst::Buffer, last: Option<gst::ClockTime>) {
     }
 }
 
-/// The pad behind the decoder: hands frames over and never waits.
+/// The pad behind the decoder, if there is one: hands frames over and never waits.
 fn tail_pad(
     inlet: &Arc<Inlet>,
     raw: Arc<Pump>,
@@ -600,9 +623,16 @@ fn tail_pad(
             let now = stage.running_time().unwrap_or_default();
             let due = buffer.pts().unwrap_or_default() + stage.latency();
             counters.decoded.inc();
-            if let Pushed::Displaced(frames) = raw.push(buffer, caps, true, due.into(), now.into())
-            {
-                counters.dropped.inc_by(frames);
+            let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            match raw.push(buffer, caps, key, due.into(), now.into()) {
+                Pushed::Queued => {}
+                Pushed::Displaced(frames) => {
+                    counters.dropped.inc_by(frames);
+                }
+                Pushed::NeedsKey(frames) => {
+                    counters.dropped.inc_by(frames);
+                    pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().build());
+                }
             }
             if first.swap(false, Ordering::Relaxed)
                 && let Some(owner) = owner.upgrade()

@@ -37,6 +37,8 @@ enum Output {
 #[derive(Debug, Clone)]
 pub struct Chain {
     description: Arc<str>,
+    /// What it takes, if that is nothing but encoded frames.
+    encoded: Option<gst::Caps>,
     output: Output,
 }
 
@@ -44,12 +46,15 @@ impl FromStr for Chain {
     type Err = ChainError;
 
     fn from_str(description: &str) -> Result<Self, ChainError> {
-        let output = match make(description)?.static_pad("src") {
+        let bin = make(description)?;
+        let output = match bin.static_pad("src") {
             Some(pad) => output(description, &pad)?,
             None => Output::Nothing,
         };
+        let taken = bin.static_pad("sink").map(|pad| pad.query_caps(None));
         Ok(Self {
             description: description.into(),
+            encoded: taken.filter(|caps| !caps.is_any() && !caps.iter().any(is_raw)),
             output,
         })
     }
@@ -61,6 +66,11 @@ impl Chain {
         make(&self.description)
     }
 
+    /// The caps it takes, if frames enter it as they come from the network, undecoded.
+    pub fn encoded(&self) -> Option<&gst::Caps> {
+        self.encoded.as_ref()
+    }
+
     /// What is sent back of a stream of that kind.
     pub fn returns(&self, input: Media) -> Option<Media> {
         match self.output {
@@ -69,6 +79,10 @@ impl Chain {
             Output::Kind(media) => Some(media),
         }
     }
+}
+
+fn is_raw(structure: &gst::StructureRef) -> bool {
+    structure.name().ends_with("/x-raw")
 }
 
 /// The kind of what leaves that pad, by what it could be.

@@ -406,11 +406,11 @@ impl Connection {
     }
 
     /// The place where frames of a new track enter.
-    pub fn open_inlet(&self, frame: &EncodedFrame) -> (Arc<Inlet>, Arc<AtomicBool>) {
+    pub fn open_inlet(&self, frame: &EncodedFrame) -> Arc<Inlet> {
         let owner: Weak<dyn BranchOwner> = self.me.clone();
-        let (inlet, wants_keyframe) = Inlet::new(&self.id, frame, self.stage.clone(), owner);
+        let inlet = Inlet::new(&self.id, frame, self.stage.clone(), owner);
         self.job(Job::Open(inlet.clone()));
-        (inlet, wants_keyframe)
+        inlet
     }
 
     fn job(&self, job: Job) {

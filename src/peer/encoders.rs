@@ -33,7 +33,7 @@ const KNOWN: [Known; 8] = [
         settings: &[
             ("deadline", "1"),
             // Positive numbers let the quality fall when the machine is busy.
-            ("cpu-used", "-10"),
+            ("cpu-used", "-12"),
             ("threads", "1"),
             ("end-usage", "cbr"),
             ("keyframe-max-dist", "3000"),

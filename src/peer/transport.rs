@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use str0m::Candidate;
@@ -193,16 +193,11 @@ impl Transport {
     }
 }
 
-struct Line {
-    inlet: Arc<Inlet>,
-    wants_keyframe: Arc<AtomicBool>,
-}
-
 struct Driven {
     call: Box<Call>,
     media: Vec<MediaLine>,
     connection: Arc<Connection>,
-    lines: Vec<Line>,
+    inlets: Vec<Arc<Inlet>>,
     reoffers: RateLimit,
     /// Candidates that came by themselves.
     candidates: usize,
@@ -301,7 +296,7 @@ impl Task {
                     call,
                     media,
                     connection,
-                    lines: Vec::new(),
+                    inlets: Vec::new(),
                     reoffers: RateLimit::new(REOFFERS_PER_SECOND, now),
                     candidates: 0,
                 };
@@ -497,20 +492,12 @@ impl Driven {
 
     fn frame(&mut self, frame: EncodedFrame, now: Instant) {
         let mid = frame.mid;
-        let at = match self.lines.iter().position(|l| l.inlet.mid == *mid) {
-            Some(at) => at,
-            None => {
-                let (inlet, wants_keyframe) = self.connection.open_inlet(&frame);
-                self.lines.push(Line {
-                    inlet,
-                    wants_keyframe,
-                });
-                self.lines.len() - 1
-            }
-        };
-        let line = &self.lines[at];
-        let lost = line.inlet.push(frame, now);
-        if lost || line.wants_keyframe.swap(false, Ordering::Relaxed) {
+        let known = self.inlets.iter().position(|inlet| inlet.mid == *mid);
+        let at = known.unwrap_or_else(|| {
+            self.inlets.push(self.connection.open_inlet(&frame));
+            self.inlets.len() - 1
+        });
+        if self.inlets[at].push(frame, now) {
             self.call.need_keyframe(mid, now);
         }
     }

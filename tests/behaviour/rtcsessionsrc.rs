@@ -1,14 +1,15 @@
 //! `rtcsessionsrc` with visitors over real sockets: what an application sees, to the last word.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use str0m::media::MediaData;
 
 use crate::server::{CLIP, PATIENCE, Server, text};
-use crate::visitor::{self, Manner};
+use crate::visitor::{self, Door, Manner, Mirror};
 
 #[test]
 fn setting_null_says_every_end_before_it_returns() {
@@ -331,6 +332,10 @@ fn impossible_settings_are_named_before_ready() {
         ("listen=nonsense", "nonsense"),
         ("doors=page,window", "window"),
         ("video-codecs=theora", "theora"),
+        (
+            "video-codecs=vp8 video-chain=\"h264parse ! fakesink\"",
+            "video/x-h264",
+        ),
         ("ice-addresses=1.2.3", "1.2.3"),
         ("video-chain=\"fakesink ! nothing\"", "nothing"),
         (
@@ -363,4 +368,76 @@ fn impossible_settings_are_named_before_ready() {
         drop(said);
         server.pipeline.set_state(gst::State::Null).unwrap();
     }
+}
+
+/// Keeps what was sent and what came back, asks once for a keyframe, and is content some time after that.
+#[derive(Default)]
+struct Kept {
+    positions: Vec<usize>,
+    returned: Vec<(u64, Arc<[u8]>)>,
+    asked_at: Option<usize>,
+    content: Arc<AtomicBool>,
+}
+
+impl Mirror for Kept {
+    fn sent(&mut self, _number: u64, position: usize) {
+        self.positions.push(position);
+    }
+
+    fn returned(&mut self, frame: MediaData) -> bool {
+        self.returned
+            .push((frame.time.numer(), frame.data[..].into()));
+        let asks = self.returned.len() == 30;
+        if asks {
+            self.asked_at = Some(self.positions.len());
+        }
+        if self.returned.len() == 60 {
+            self.content.store(true, Ordering::Relaxed);
+        }
+        asks
+    }
+}
+
+#[test]
+fn a_chain_that_takes_encoded_frames_sends_them_back_as_they_came() {
+    let server = Server::playing(
+        "rtcsessionsrc listen=http://127.0.0.1:0 video-chain=\"capsfilter caps=video/x-vp8\"",
+    );
+    let content = Arc::new(AtomicBool::new(false));
+    let mut kept = Kept {
+        content: content.clone(),
+        ..Kept::default()
+    };
+    let (began, url) = (Instant::now(), server.url());
+    let visit = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while began.elapsed() < PATIENCE && !content.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            content.store(true, Ordering::Relaxed);
+        });
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        visitor::visit_and_look(&url, Door::Offer, local, &CLIP, &mut kept, &content)
+    });
+    let began_again = kept.asked_at.is_some_and(|at| {
+        let mut later = kept.positions[at..].windows(2);
+        later.any(|pair| pair[1] == 0 && pair[0] + 1 < CLIP.len())
+    });
+    assert!(
+        began_again,
+        "nobody was asked for a keyframe: {:?}",
+        kept.positions
+    );
+    let (first, _) = kept.returned[0];
+    let fits = |from: usize| {
+        kept.returned.iter().all(|(time, data)| {
+            let number = from + ((time - first) / 3_000) as usize;
+            let sent = kept.positions.get(number).map(|at| &CLIP[*at].data);
+            sent.is_some_and(|sent| sent[..] == data[..])
+        })
+    };
+    let keyframes = (0..kept.positions.len()).filter(|n| kept.positions[*n] == 0);
+    assert!(keyframes.into_iter().any(fits), "{:?}", kept.positions);
+    assert!(visit.answer.contains("VP8") && !visit.answer.contains("H264"));
+    server.stop();
 }

@@ -231,7 +231,7 @@ impl Settings {
             doors,
             allowed_hosts: words(&self.allowed_hosts).map(str::to_owned).collect(),
             addresses,
-            codecs: self.codecs()?,
+            codecs: self.codecs(video_chain.as_ref(), audio_chain.as_ref())?,
             latency: Duration::from_millis(self.latency.into()),
             patience: Patience {
                 setup: milliseconds(self.setup_timeout),
@@ -242,28 +242,41 @@ impl Settings {
         })
     }
 
-    fn codecs(&self) -> Result<Vec<Codec>, Impossible> {
+    /// Those that can be served: by a chain that takes them as they come, else by a decoder.
+    fn codecs(
+        &self,
+        video: Option<&Chain>,
+        audio: Option<&Chain>,
+    ) -> Result<Vec<Codec>, Impossible> {
         let bad = |problem: String| impossible("video-codecs", &self.video_codecs, problem);
         let mut codecs = Vec::new();
         for word in words(&self.video_codecs) {
             let codec: Codec = word.parse().map_err(|error| bad(format!("{error}")))?;
-            match codec.decoder() {
-                Ok(_) if codecs.contains(&codec) => {}
-                Ok(_) => codecs.push(codec),
-                // Of several codecs the decodable ones are offered; without any there is nothing to serve.
-                Err(error) => gst::info!(super::imp::CAT, "{error}: it is not offered"),
+            if !codecs.contains(&codec) {
+                codecs.push(codec);
             }
         }
+        codecs.retain(|codec| can_serve(*codec, video));
         if codecs.is_empty() {
-            return Err(bad(
-                "none of them can be decoded with the plugins installed".into(),
-            ));
+            return Err(match video.and_then(Chain::encoded) {
+                Some(caps) => bad(format!("video-chain takes none of them, but {caps}")),
+                None => bad("none of them can be decoded with the plugins installed".into()),
+            });
         }
-        match Codec::Opus.decoder() {
-            Ok(_) => codecs.push(Codec::Opus),
-            Err(error) => gst::info!(super::imp::CAT, "{error}: it is not offered"),
-        }
+        codecs.extend(Some(Codec::Opus).filter(|codec| can_serve(*codec, audio)));
         Ok(codecs)
+    }
+}
+
+/// Of several codecs those that can be served are offered; without any there is nothing to serve.
+fn can_serve(codec: Codec, chain: Option<&Chain>) -> bool {
+    match (chain.and_then(Chain::encoded), codec.decoder()) {
+        (Some(caps), _) => caps.can_intersect(&codec.caps()),
+        (None, Ok(_)) => true,
+        (None, Err(error)) => {
+            gst::info!(super::imp::CAT, "{error}: it is not offered");
+            false
+        }
     }
 }
 
