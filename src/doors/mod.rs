@@ -2,6 +2,7 @@
 //!
 //! A door translates between its dialect and [`Session`](crate::peer::session::Session); it holds no connections.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,13 +10,16 @@ use std::sync::Arc;
 use axum::Router;
 use tokio::sync::Semaphore;
 
+use crate::peer::chain::Chain;
 use crate::peer::session::Session;
 
 mod events;
+mod fastrtc;
 pub mod http;
 mod monitor;
 mod offer;
 mod page;
+mod roboflow;
 
 /// What every door is given.
 #[derive(Clone)]
@@ -25,14 +29,22 @@ pub struct Host {
     pub launch: Arc<str>,
     /// Names of the codecs that are taken, in order of preference.
     pub video_codecs: Arc<[&'static str]>,
+    /// Chains by the ids of Roboflow's workflows.
+    pub workflows: Arc<BTreeMap<String, Chain>>,
     /// Places for readers of results, and for pages that wait to be asked.
     readers: Arc<Semaphore>,
     pages: Arc<Semaphore>,
 }
 
 impl Host {
-    pub fn new(session: Arc<Session>, launch: &str, video_codecs: Arc<[&'static str]>) -> Self {
+    pub fn new(
+        session: Arc<Session>,
+        launch: &str,
+        video_codecs: Arc<[&'static str]>,
+        workflows: BTreeMap<String, Chain>,
+    ) -> Self {
         Self {
+            workflows: Arc::new(workflows),
             session,
             launch: launch.into(),
             video_codecs,
@@ -55,15 +67,19 @@ pub type Remote = axum::extract::ConnectInfo<SocketAddr>;
 pub enum Door {
     Page,
     Offer,
+    FastRtc,
+    Roboflow,
 }
 
 impl Door {
-    pub const ALL: [Door; 2] = [Door::Page, Door::Offer];
+    pub const ALL: [Door; 4] = [Door::Page, Door::Offer, Door::FastRtc, Door::Roboflow];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Page => "page",
             Self::Offer => "offer",
+            Self::FastRtc => "fastrtc",
+            Self::Roboflow => "roboflow",
         }
     }
 
@@ -71,13 +87,15 @@ impl Door {
         match self {
             Self::Page => page::routes().merge(events::playing_routes()),
             Self::Offer => offer::routes(),
+            Self::FastRtc => fastrtc::routes(),
+            Self::Roboflow => roboflow::routes(),
         }
     }
 }
 
 /// A door that there is not.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no door; known ones are page and offer, separated by commas")]
+#[error("{0:?} is no door; known ones are page, offer, fastrtc and roboflow, separated by commas")]
 pub struct UnknownDoor(String);
 
 impl FromStr for Door {

@@ -15,7 +15,7 @@ use axum::routing::post;
 use super::http::{Problem, authorization};
 use super::{Host, Remote};
 use crate::logic::wire::offer::{CandidatesRequest, OfferAnswer, OfferRequest};
-use crate::peer::connection::Visitor;
+use crate::peer::connection::{Agreement, Visitor};
 use crate::peer::session::Refusal;
 
 pub fn routes() -> Router<Host> {
@@ -84,7 +84,9 @@ async fn answer(
                 data,
                 authorization: authorization(headers),
             };
-            host.session.offer(visitor, &request.sdp).await?
+            host.session
+                .offer(visitor, Agreement::default(), &request.sdp)
+                .await?
         }
     };
     Ok(OfferAnswer {

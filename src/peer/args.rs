@@ -20,6 +20,12 @@ pub enum ArgsError {
         element: String,
         property: String,
     },
+    #[error("{field}: {value} is no text, number, truth value or list of such")]
+    Json { field: String, value: String },
+    #[error(
+        "{0:?} is no name of an argument; letters, digits, -, _ and . are right, a letter first"
+    )]
+    Name(String),
     #[error("{field}: this property cannot be set once the element exists")]
     ReadOnly { field: String },
     #[error("{field}={value}: {wanted} is right")]
@@ -28,6 +34,50 @@ pub enum ArgsError {
         value: String,
         wanted: String,
     },
+}
+
+/// Arguments that a client gave as JSON.
+pub fn from_json(
+    fields: &serde_json::Map<String, serde_json::Value>,
+) -> Result<gst::Structure, ArgsError> {
+    let mut args = gst::Structure::new_empty("args");
+    for (field, value) in fields {
+        let mut letters = field.chars();
+        let named = letters
+            .next()
+            .is_some_and(|first| first.is_ascii_alphabetic())
+            && letters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        if !named {
+            return Err(ArgsError::Name(field.chars().take(64).collect()));
+        }
+        let value = from_json_value(value).ok_or_else(|| ArgsError::Json {
+            field: field.clone(),
+            value: value.to_string().chars().take(64).collect(),
+        })?;
+        args.set_value(field.as_str(), value);
+    }
+    Ok(args)
+}
+
+fn from_json_value(value: &serde_json::Value) -> Option<glib::SendValue> {
+    use serde_json::Value;
+    Some(match value {
+        Value::Bool(value) => value.to_send_value(),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => match i32::try_from(whole) {
+                Ok(small) => small.to_send_value(),
+                Err(_) => whole.to_send_value(),
+            },
+            (None, number) => number?.to_send_value(),
+        },
+        // A GStreamer string ends with the first NUL.
+        Value::String(text) if !text.contains('\0') => text.to_send_value(),
+        Value::Array(items) => {
+            let items: Option<Vec<_>> = items.iter().map(from_json_value).collect();
+            gst::Array::new(items?).to_send_value()
+        }
+        _ => return None,
+    })
 }
 
 /// The arguments a connection has been given so far; newer values win.

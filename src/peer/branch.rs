@@ -28,6 +28,8 @@ use crate::logic::wire::record::StreamRecord;
 
 /// Encoded frames that may wait for the decoder, a second of video; more means that it does not keep up.
 const ENCODED: Bound = Bound::Buffers(30);
+/// The same where none is to be missed, ten seconds.
+const ENCODED_LOSSLESS: Bound = Bound::Buffers(300);
 /// Decoded frames that may wait for what the user built.
 const DECODED_VIDEO: Bound = Bound::Buffers(2);
 const DECODED_AUDIO: Bound = Bound::Duration(gst::ClockTime::from_mseconds(200));
@@ -92,6 +94,11 @@ impl Outlet {
         (buffers, dropped, self.since.elapsed())
     }
 
+    /// So many frames may have gone through by now.
+    pub fn permit(&self, total: u64) {
+        self.raw.permit(total);
+    }
+
     /// Sets what is meant for elements of its chain and sends the rest down the stream.
     pub fn give(&self, args: &Args) {
         if let Some(chain) = &self.chain {
@@ -140,12 +147,17 @@ impl PumpOwner for EncodedSide {
     fn latency(&self) -> gst::ClockTime {
         gst::ClockTime::ZERO
     }
+
+    fn is_live(&self) -> bool {
+        true
+    }
 }
 
 impl Inlet {
     pub fn new(
         connection: &ConnectionId,
         frame: &EncodedFrame,
+        lossless: bool,
         stage: Arc<dyn Stage>,
         owner: Weak<dyn BranchOwner>,
     ) -> Arc<Self> {
@@ -167,7 +179,10 @@ impl Inlet {
             wants_keyframe,
             pump: Pump::new(
                 gst::Pad::builder(gst::PadDirection::Src),
-                ENCODED,
+                match lossless {
+                    true => ENCODED_LOSSLESS,
+                    false => ENCODED,
+                },
                 when_encoded_is_full(frame.codec.media()),
                 Arc::new(side),
             ),
@@ -236,6 +251,15 @@ impl Inlet {
     }
 }
 
+/// What holds for a stream of a connection.
+pub struct BranchTerms {
+    /// Without one there is a pad.
+    pub chain: Option<Chain>,
+    /// Whether frames wait for what the user built instead of making room for newer ones.
+    pub lossless: bool,
+    pub counters: Counters,
+}
+
 /// Why a branch does not come to be.
 #[derive(Debug, thiserror::Error)]
 pub enum BranchError {
@@ -256,6 +280,8 @@ struct RawSide {
     wants_keyframe: Option<Arc<AtomicBool>>,
     /// Whether a chain follows, or a pad.
     chained: bool,
+    /// Whether frames wait for what the user built.
+    lossless: bool,
     stage: Arc<dyn Stage>,
     owner: Weak<dyn BranchOwner>,
 }
@@ -288,6 +314,10 @@ impl PumpOwner for RawSide {
     fn latency(&self) -> gst::ClockTime {
         self.stage.latency()
     }
+
+    fn is_live(&self) -> bool {
+        !self.lossless
+    }
 }
 
 /// The far side of a chain: what leaves it is sent back.
@@ -318,6 +348,8 @@ impl EncodingOwner for ReturnSide {
 pub struct Branch {
     pub inlet: Arc<Inlet>,
     pipeline: gst::Pipeline,
+    /// Without one there is a pad.
+    chain: Option<Chain>,
     stage: Arc<dyn Stage>,
     owner: Weak<dyn BranchOwner>,
     raw: Arc<Pump>,
@@ -344,12 +376,16 @@ impl Branch {
     pub fn new(
         inlet: Arc<Inlet>,
         pipeline: &gst::Pipeline,
+        terms: BranchTerms,
         stage: Arc<dyn Stage>,
         owner: Weak<dyn BranchOwner>,
-        counters: Counters,
     ) -> Result<Self, BranchError> {
         let media = inlet.codec.media();
-        let chain = stage.chain(media);
+        let BranchTerms {
+            chain,
+            lossless,
+            counters,
+        } = terms;
         let undecoded = chain.as_ref().is_some_and(|c| c.encoded().is_some());
         let elements = match undecoded {
             true => Vec::new(),
@@ -365,6 +401,7 @@ impl Branch {
             mid: inlet.mid.clone(),
             wants_keyframe: undecoded.then(|| inlet.wants_keyframe.clone()),
             chained: chain.is_some(),
+            lossless,
             stage: stage.clone(),
             owner: owner.clone(),
         };
@@ -374,7 +411,15 @@ impl Branch {
             Media::Audio => (DECODED_AUDIO, WhenFull::DropOldest),
         };
         let raw = Arc::new(Pump::new(builder, bound, when_full, Arc::new(side)));
-        let tail = tail_pad(&inlet, raw.clone(), stage.clone(), owner.clone(), counters);
+        let tail = Tail {
+            mid: inlet.mid.clone(),
+            raw: raw.clone(),
+            lossless,
+            stage: stage.clone(),
+            owner: owner.clone(),
+            counters,
+        };
+        let tail = tail.pad(media);
         if let Err(error) = connect(&inlet, &elements, &tail) {
             if chain.is_none() {
                 stage.forget_pad(raw.pad());
@@ -383,6 +428,7 @@ impl Branch {
         }
         let branch = Self {
             pipeline: pipeline.clone(),
+            chain,
             stage,
             owner,
             raw,
@@ -411,7 +457,7 @@ impl Branch {
             .group_id(group)
             .build();
         let mut pad = None;
-        let chain = match self.stage.chain(media) {
+        let chain = match &self.chain {
             Some(chain) => Some(self.join_chain(chain, stream_start, &caps)?),
             None => {
                 self.raw.open(stream_start, &caps);
@@ -445,13 +491,13 @@ impl Branch {
 
     fn join_chain(
         &self,
-        chain: Chain,
+        chain: &Chain,
         stream_start: gst::Event,
         caps: &gst::Caps,
     ) -> Result<Joined, BranchError> {
         let bin = chain.make()?;
         self.pipeline.add(&bin)?;
-        let encoding = self.send_back(&chain, &bin)?;
+        let encoding = self.send_back(chain, &bin)?;
         let sink = bin.static_pad("sink").expect("a chain has one");
         self.raw
             .pad()
@@ -548,9 +594,7 @@ impl Branch {
                 }
             }
             Some(_) => self.stage.remove_pad(self.raw.pad()),
-            None if self.stage.chain(self.inlet.codec.media()).is_none() => {
-                self.stage.forget_pad(self.raw.pad());
-            }
+            None if self.chain.is_none() => self.stage.forget_pad(self.raw.pad()),
             None => {}
         }
         self.inlet.pump.stop();
@@ -600,56 +644,70 @@ fn give_duration(buffer: &mut gst::Buffer, last: Option<gst::ClockTime>) {
     }
 }
 
-/// The pad behind the decoder, if there is one: hands frames over and never waits.
-fn tail_pad(
-    inlet: &Arc<Inlet>,
+/// What is behind the decoder, if there is one: hands frames over, and waits only where none is to be missed.
+struct Tail {
+    mid: String,
     raw: Arc<Pump>,
+    lossless: bool,
     stage: Arc<dyn Stage>,
     owner: Weak<dyn BranchOwner>,
     counters: Counters,
-) -> gst::Pad {
-    let mid = inlet.mid.clone();
-    let first = AtomicBool::new(true);
-    let video = inlet.codec.media() == Media::Video;
-    let last_pts = Mutex::new(None);
-    gst::Pad::builder(gst::PadDirection::Sink)
-        .chain_function(move |pad, _, mut buffer| {
-            if video {
-                let mut last = last_pts.lock().unwrap_or_else(PoisonError::into_inner);
-                give_duration(&mut buffer, last.take());
-                *last = buffer.pts();
-            }
-            let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
-            let now = stage.running_time().unwrap_or_default();
-            let due = buffer.pts().unwrap_or_default() + stage.latency();
-            counters.decoded.inc();
-            let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-            match raw.push(buffer, caps, key, due.into(), now.into()) {
-                Pushed::Queued => {}
-                Pushed::Displaced(frames) => {
-                    counters.dropped.inc_by(frames);
+}
+
+impl Tail {
+    fn pad(self, media: Media) -> gst::Pad {
+        let first = AtomicBool::new(true);
+        let last_pts = Mutex::new(None);
+        gst::Pad::builder(gst::PadDirection::Sink)
+            .chain_function(move |pad, _, mut buffer| {
+                if media == Media::Video {
+                    let mut last = last_pts.lock().unwrap_or_else(PoisonError::into_inner);
+                    give_duration(&mut buffer, last.take());
+                    *last = buffer.pts();
                 }
-                Pushed::NeedsKey(frames) => {
-                    counters.dropped.inc_by(frames);
-                    pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().build());
+                let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
+                // What waits for room may wait for the first frame to be told of.
+                if first.swap(false, Ordering::Relaxed)
+                    && let Some(owner) = self.owner.upgrade()
+                {
+                    owner.first_frame(&self.mid);
                 }
+                self.hand_over(pad, buffer, caps);
+                Ok(gst::FlowSuccess::Ok)
+            })
+            // Events end here: caps stay on the pad, and the branch's own end is decided elsewhere.
+            .event_function(|_, _, _| true)
+            .query_function(|pad, parent, query| match query.view_mut() {
+                gst::QueryViewMut::Allocation(_) => false,
+                gst::QueryViewMut::AcceptCaps(accept) => {
+                    accept.set_result(true);
+                    true
+                }
+                _ => gst::Pad::query_default(pad, parent, query),
+            })
+            .build()
+    }
+
+    fn hand_over(&self, pad: &gst::Pad, buffer: gst::Buffer, caps: gst::Caps) {
+        self.counters.decoded.inc();
+        let pushed = match self.lossless {
+            true => self.raw.push_when_room(buffer, caps),
+            false => {
+                let now = self.stage.running_time().unwrap_or_default();
+                let due = buffer.pts().unwrap_or_default() + self.stage.latency();
+                let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+                self.raw.push(buffer, caps, key, due.into(), now.into())
             }
-            if first.swap(false, Ordering::Relaxed)
-                && let Some(owner) = owner.upgrade()
-            {
-                owner.first_frame(&mid);
+        };
+        match pushed {
+            Pushed::Queued => {}
+            Pushed::Displaced(frames) => {
+                self.counters.dropped.inc_by(frames);
             }
-            Ok(gst::FlowSuccess::Ok)
-        })
-        // Events end here: caps stay on the pad, and the branch's own end is decided elsewhere.
-        .event_function(|_, _, _| true)
-        .query_function(|pad, parent, query| match query.view_mut() {
-            gst::QueryViewMut::Allocation(_) => false,
-            gst::QueryViewMut::AcceptCaps(accept) => {
-                accept.set_result(true);
-                true
+            Pushed::NeedsKey(frames) => {
+                self.counters.dropped.inc_by(frames);
+                pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().build());
             }
-            _ => gst::Pad::query_default(pad, parent, query),
-        })
-        .build()
+        }
+    }
 }

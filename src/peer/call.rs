@@ -25,6 +25,7 @@ use crate::logic::bandwidth::Limits;
 use crate::logic::connection::{EndReason, Patience, Watchdog};
 use crate::logic::frame_gate::{FrameGate, Verdict};
 use crate::logic::return_lines::Assigned;
+use crate::logic::wire::dialect::Payload;
 use crate::logic::wire::sdp::CheckedOffer;
 
 /// Most data channels of one connection that are listened to.
@@ -105,8 +106,8 @@ pub enum CallEvent {
         data: Vec<u8>,
         binary: bool,
     },
-    /// A data channel has opened, the first one.
-    Channel,
+    /// A data channel of that label has opened.
+    Channel(String),
     /// The peer lost pictures of what it is sent, and needs a keyframe.
     KeyframeWanted(Mid),
     Network(NetworkNews),
@@ -124,22 +125,6 @@ pub enum CallError {
     Sdp(String),
     #[error("the offer cannot be answered: {0}")]
     Rtc(#[from] RtcError),
-}
-
-/// What is sent on a data channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Payload {
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
-impl Payload {
-    fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Text(text) => text.as_bytes(),
-            Self::Bytes(bytes) => bytes,
-        }
-    }
 }
 
 /// What became of a message to the peer.
@@ -405,8 +390,9 @@ impl Call {
         }
     }
 
-    /// Sends something on the open channel of that label; without one, on the oldest.
-    pub fn send(&mut self, label: Option<&str>, payload: &Payload, now: Instant) -> Sent {
+    /// Sends a message, in pieces that the peer takes one by one, on the open channel of that label; without one, on the
+    /// oldest. All of it or nothing.
+    pub fn send(&mut self, label: Option<&str>, pieces: &[Payload], now: Instant) -> Sent {
         let mut channels = self.channels.iter();
         let channel = channels.find(|(_, open)| label.is_none_or(|label| label == open));
         let Some(&(id, _)) = channel else {
@@ -415,17 +401,20 @@ impl Call {
         let Some(mut channel) = self.rtc.channel(id) else {
             return Sent::NoChannel;
         };
-        let bytes = payload.as_bytes();
-        if channel.buffered_amount() + bytes.len() > CHANNEL_BACKLOG {
+        let length: usize = pieces.iter().map(|piece| piece.as_bytes().len()).sum();
+        if channel.buffered_amount() + length > CHANNEL_BACKLOG {
             return Sent::Full;
         }
-        let written = channel.write(matches!(payload, Payload::Bytes(_)), bytes);
+        let mut write = |piece: &Payload| {
+            // Longer than the peer takes; the loss of the whole association is told elsewhere.
+            let binary = matches!(piece, Payload::Bytes(_));
+            matches!(channel.write(binary, piece.as_bytes()), Ok(true))
+        };
+        let written = pieces.iter().all(&mut write);
         self.drain(now);
         match written {
-            Ok(true) => Sent::Yes,
-            Ok(false) => Sent::Full,
-            // Longer than the peer takes; the loss of the whole association is told elsewhere.
-            Err(_) => Sent::Full,
+            true => Sent::Yes,
+            false => Sent::Full,
         }
     }
 
@@ -504,10 +493,8 @@ impl Call {
             }
             Event::MediaData(data) => self.on_media(data, now),
             Event::ChannelOpen(id, label) if self.channels.len() < MAX_CHANNELS => {
-                if self.channels.is_empty() {
-                    self.events.push_back(CallEvent::Channel);
-                }
-                self.channels.push((id, label));
+                self.channels.push((id, label.clone()));
+                self.events.push_back(CallEvent::Channel(label));
             }
             Event::ChannelClose(id) => self.channels.retain(|(open, _)| *open != id),
             Event::ChannelData(data) => {

@@ -13,7 +13,8 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use super::args::{Args, ArgsError};
 use super::branch::{BranchOwner, Counters, Inlet, Outlet};
-use super::call::{EncodedFrame, Payload};
+use super::call::EncodedFrame;
+use super::chain::Chain;
 use super::codecs::Media;
 use super::encoders::AudioTerms;
 use super::lane::{Lane, Lanes};
@@ -26,13 +27,13 @@ use crate::logic::metrics::Metrics;
 use crate::logic::rate_limit::RateLimit;
 use crate::logic::registry::{ConnectionId, Place};
 use crate::logic::return_lines::{Returns, Source};
+use crate::logic::wire::dialect::{Dialect, News, Payload, Pieces, Plain};
 use crate::logic::wire::record::ConnectionRecord;
 
 mod books;
 mod telling;
 
 use books::Books;
-use telling::last_text;
 
 /// Jobs that may wait; a connection has far fewer tracks.
 const JOBS: usize = 64;
@@ -42,6 +43,9 @@ const DATA_PER_SECOND: u32 = 500;
 const DATA_BYTES_PER_SECOND: u32 = 1 << 20;
 /// Results that wait for a reader of `/outputs`; of a slower one the oldest are dropped.
 const OUTPUTS: usize = 64;
+
+/// Results that may be on their way to a visitor who acknowledges them.
+const UNACKNOWLEDGED: u64 = 1;
 
 const CHAIN_ENDED: &str = "the chain ended by itself";
 
@@ -55,6 +59,54 @@ pub struct Visitor {
     pub data: String,
     /// What stood in the request's `Authorization`; for the application's eyes only.
     pub authorization: Option<String>,
+}
+
+/// What a door has agreed on with a visitor; the default is what holds for all.
+pub struct Agreement {
+    pub dialect: Mutex<Box<dyn Dialect>>,
+    /// Instead of the session's.
+    pub video_chain: Option<Chain>,
+    /// What its chains are told before their first frame.
+    pub args: Option<gst::Structure>,
+    /// How long the visit may last, if that is shorter than what holds for all.
+    pub time_limit: Option<Duration>,
+    /// Whether its video is sent back, where there is something to send.
+    pub sends_back: bool,
+    /// Whether frames wait for the chain instead of making room for newer ones.
+    pub lossless: bool,
+}
+
+impl Default for Agreement {
+    fn default() -> Self {
+        Self {
+            dialect: Mutex::new(Box::new(Plain)),
+            video_chain: None,
+            args: None,
+            time_limit: None,
+            sends_back: true,
+            lossless: false,
+        }
+    }
+}
+
+impl Agreement {
+    /// The chain for that kind of stream.
+    pub fn chain(&self, stage: &dyn Stage, media: Media) -> Option<Chain> {
+        let own = self.video_chain.clone().filter(|_| media == Media::Video);
+        own.or_else(|| stage.chain(media))
+    }
+
+    /// What is sent to the visitor.
+    pub fn returns(&self, stage: &dyn Stage) -> Returns {
+        let mut returns = stage.returns();
+        if let Some(chain) = &self.video_chain {
+            returns.of_video = chain.returns(Media::Video);
+        }
+        if !self.sends_back {
+            returns.of_video = None;
+        }
+        returns
+    }
 }
 
 /// What every connection of a session is held to.
@@ -105,6 +157,7 @@ enum Apart {
 pub struct Connection {
     id: ConnectionId,
     visitor: Visitor,
+    agreement: Agreement,
     /// Nanoseconds since the epoch.
     created_at: u64,
     stage: Arc<dyn Stage>,
@@ -161,6 +214,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Connection {
     pub fn new(
         visitor: Visitor,
+        agreement: Agreement,
         shared: Shared,
         place: Place<Arc<Connection>>,
         alive: std::sync::mpsc::Sender<()>,
@@ -179,7 +233,15 @@ impl Connection {
             .unwrap_or_default();
         let connection = Arc::new_cyclic(|me| Self {
             id: place.id().clone(),
+            args: Mutex::new(
+                agreement
+                    .args
+                    .as_deref()
+                    .map(Args::read)
+                    .unwrap_or_default(),
+            ),
             visitor,
+            agreement,
             created_at: wall.as_nanos() as u64,
             stage,
             outbox: Arc::new(Outbox::new(metrics.clone())),
@@ -206,7 +268,6 @@ impl Connection {
                 RateLimit::new(DATA_BYTES_PER_SECOND, now),
             )),
             outputs: Mutex::new(Some(broadcast::Sender::new(OUTPUTS))),
-            args: Mutex::default(),
             outlets: Mutex::new(Some(Vec::new())),
             hurry: OnceLock::new(),
             apart: Mutex::new(Apart::NotYet),
@@ -251,7 +312,17 @@ impl Connection {
 
     /// What the session has for it.
     pub fn returns(&self) -> Returns {
-        self.stage.returns()
+        self.agreement.returns(&*self.stage)
+    }
+
+    /// The chain for that kind of stream; without one its streams get pads.
+    pub fn chain(&self, media: Media) -> Option<Chain> {
+        self.agreement.chain(&*self.stage, media)
+    }
+
+    /// Whether frames wait for the chain instead of making room for newer ones.
+    pub fn is_lossless(&self) -> bool {
+        self.agreement.lossless
     }
 
     /// What counts the items of its streams.
@@ -307,8 +378,9 @@ impl Connection {
         self.end(EndReason::ServerShutdown, None);
     }
 
-    /// The visitor can be told something from now on.
-    pub fn on_channel(&self) {
+    /// A data channel has opened: the visitor can be told something from now on.
+    pub fn on_channel(&self, label: &str) {
+        self.tell(News::Channel(label));
         let wish = *self.wish.borrow();
         if let Some(playing) = wish {
             self.ask_to_play(playing);
@@ -320,24 +392,35 @@ impl Connection {
     pub fn send_data(&self, channel: Option<String>, payload: Payload) -> bool {
         let message = Message {
             channel,
-            payload,
+            pieces: vec![payload],
             tell: true,
         };
         self.transport.send_message(&self.id, message, &self.outbox)
     }
 
-    fn send_text(&self, text: String) {
-        let message = Message {
-            channel: None,
-            payload: Payload::Text(text),
-            tell: false,
+    /// Says it to the visitor, in the words of its door.
+    fn tell(&self, news: News<'_>) {
+        let (said, channel) = {
+            let mut dialect = lock(&self.agreement.dialect);
+            (dialect.tell(news), dialect.channel())
         };
-        self.transport.send_message(&self.id, message, &self.outbox);
+        self.say(said, channel);
+    }
+
+    fn say(&self, said: Vec<Pieces>, channel: Option<String>) {
+        for pieces in said {
+            let message = Message {
+                channel: channel.clone(),
+                pieces,
+                tell: false,
+            };
+            self.transport.send_message(&self.id, message, &self.outbox);
+        }
     }
 
     /// Asks the visitor to start or to stop.
     pub fn ask_to_play(&self, playing: bool) {
-        self.send_text(serde_json::json!({ "desired_playing_state": playing }).to_string());
+        self.tell(News::Playing(playing));
     }
 
     /// Sets properties of the chains' elements and sends the rest down every stream; all of it or nothing.
@@ -349,7 +432,7 @@ impl Connection {
             let started = outlets
                 .iter()
                 .any(|o| o.media == media && o.chain.is_some());
-            if !started && let Some(chain) = self.stage.chain(media) {
+            if !started && let Some(chain) = self.chain(media) {
                 // What it will be, to know whether the arguments fit.
                 waiting.extend(chain.make());
             }
@@ -382,6 +465,13 @@ impl Connection {
         Some(lock(&self.outputs).as_ref()?.subscribe())
     }
 
+    /// So many results have reached the visitor, who says so of each: one more may be under way.
+    fn permit(&self, results: u64) {
+        for outlet in lock(&self.outlets).iter().flatten() {
+            outlet.permit(results.saturating_add(UNACKNOWLEDGED));
+        }
+    }
+
     /// Something failed inside it that it survives.
     pub fn complain(&self, error: &str) {
         self.say_error(error, false);
@@ -408,7 +498,13 @@ impl Connection {
     /// The place where frames of a new track enter.
     pub fn open_inlet(&self, frame: &EncodedFrame) -> Arc<Inlet> {
         let owner: Weak<dyn BranchOwner> = self.me.clone();
-        let inlet = Inlet::new(&self.id, frame, self.stage.clone(), owner);
+        let inlet = Inlet::new(
+            &self.id,
+            frame,
+            self.agreement.lossless,
+            self.stage.clone(),
+            owner,
+        );
         self.job(Job::Open(inlet.clone()));
         inlet
     }
@@ -460,7 +556,10 @@ impl Connection {
         self.enter(Phase::Ending);
         let end = self.end.get().expect("the loop ends with it");
         if end.reason.is_ours() {
-            self.send_text(last_text(end));
+            self.tell(News::Over {
+                reason: end.reason,
+                detail: end.detail.as_deref(),
+            });
         }
         self.transport.send(Command::Close(self.id.clone())).await;
         self.lanes.close();
@@ -629,6 +728,10 @@ impl BranchOwner for Connection {
     }
 
     fn discarded(&self, why: String) {
+        // A visitor who wants nothing back misses nothing.
+        if !self.agreement.sends_back {
+            return;
+        }
         self.say_error(&format!("nothing is sent back: {why}"), false);
     }
 

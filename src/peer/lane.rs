@@ -51,6 +51,7 @@ pub struct Lanes {
     lines: Mutex<Vec<SendLine>>,
     lanes: Mutex<Vec<Weak<Lane>>>,
     bandwidth: Mutex<Bandwidth>,
+    paused: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -72,6 +73,7 @@ impl Lanes {
             lines: Mutex::default(),
             lanes: Mutex::default(),
             bandwidth: Mutex::new(Bandwidth::new(limits)),
+            paused: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
     }
@@ -129,6 +131,11 @@ impl Lanes {
             NetworkNews::Remb(bits) => bandwidth.on_remb(bits),
             NetworkNews::Loss(share) => bandwidth.on_loss(share, now),
         }
+    }
+
+    /// Whether the peer is sent nothing for the time being.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
     /// Nothing is sent any more.
@@ -257,6 +264,9 @@ impl Taker for Arc<Lane> {
     }
 
     fn admits(&self) -> bool {
+        if self.lanes.paused.load(Ordering::Relaxed) {
+            return false;
+        }
         let admitted = self.has_room();
         if !admitted {
             self.counters.skipped.inc();

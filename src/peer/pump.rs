@@ -41,6 +41,8 @@ pub trait PumpOwner: Send + Sync {
     fn upstream(&self, event: &gst::Event) -> bool;
     /// What the LATENCY query says, the element's own part and all before it.
     fn latency(&self) -> gst::ClockTime;
+    /// Whether what is pushed goes on by itself, and who is slow must miss some of it.
+    fn is_live(&self) -> bool;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,8 @@ struct State {
     held: bool,
     pushing: bool,
     pushed: u64,
+    /// How many may have been pushed by now.
+    permitted: u64,
 }
 
 struct Shared {
@@ -104,6 +108,7 @@ impl Pump {
                 held: false,
                 pushing: false,
                 pushed: 0,
+                permitted: u64::MAX,
             }),
             wake: Condvar::new(),
             owner,
@@ -118,8 +123,10 @@ impl Pump {
             })
             .query_function(move |pad, parent, query| match query.view_mut() {
                 gst::QueryViewMut::Latency(latency) => {
-                    let own = for_queries.upgrade().map(|s| s.owner.latency());
-                    latency.set(true, own.unwrap_or_default(), gst::ClockTime::NONE);
+                    let owner = for_queries.upgrade().map(|s| s.owner.clone());
+                    let own = owner.as_ref().map(|o| o.latency()).unwrap_or_default();
+                    let live = owner.is_none_or(|owner| owner.is_live());
+                    latency.set(live, own, gst::ClockTime::NONE);
                     true
                 }
                 _ => gst::Pad::query_default(pad, parent, query),
@@ -171,6 +178,24 @@ impl Pump {
         let pushed = state.queue.push((buffer, caps), cost, key, due, now);
         self.shared.wake.notify_all();
         pushed
+    }
+
+    /// Adds a buffer when there is room for it, and waits until then.
+    pub fn push_when_room(&self, buffer: gst::Buffer, caps: gst::Caps) -> Pushed {
+        let limit = self.shared.bound.limit();
+        let state = self.shared.lock();
+        let full = |state: &mut State| {
+            state.phase == Phase::Running && !state.refused && state.queue.len() as u64 >= limit
+        };
+        let state = self.shared.wake.wait_while(state, full);
+        drop(state.unwrap_or_else(PoisonError::into_inner));
+        self.push(buffer, caps, true, Duration::ZERO, Duration::ZERO)
+    }
+
+    /// So many buffers may have been pushed by now; the others wait. Without this all may.
+    pub fn permit(&self, total: u64) {
+        self.shared.lock().permitted = total;
+        self.shared.wake.notify_all();
     }
 
     /// Sends the fields down as an event, before the next buffer; never waits.
@@ -301,8 +326,12 @@ fn step(shared: &Shared, pad: &gst::Pad) {
                 if let Some(args) = state.args.take() {
                     break Next::Args(args);
                 }
-                if let Some((buffer, caps)) = state.queue.pop() {
+                if state.pushed < state.permitted
+                    && let Some((buffer, caps)) = state.queue.pop()
+                {
                     state.pushing = true;
+                    // Somebody may wait for room.
+                    shared.wake.notify_all();
                     break Next::Buffer(buffer, caps);
                 }
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
-use super::branch::{Branch, BranchError, BranchOwner, Inlet};
+use super::branch::{Branch, BranchError, BranchOwner, BranchTerms, Inlet};
 use super::connection::Connection;
 use crate::logic::registry::{ConnectionId, Place};
 
@@ -111,8 +111,13 @@ impl Scene {
         }
         let owner: Weak<dyn BranchOwner> = self.connection.weak();
         let stage = self.connection.stage().clone();
-        let counters = self.connection.counters(inlet.codec.media());
-        let branch = Branch::new(inlet, &self.pipeline, stage, owner, counters)?;
+        let media = inlet.codec.media();
+        let terms = BranchTerms {
+            chain: self.connection.chain(media),
+            lossless: self.connection.is_lossless(),
+            counters: self.connection.counters(media),
+        };
+        let branch = Branch::new(inlet, &self.pipeline, terms, stage, owner)?;
         self.branches.push(branch);
         Ok(())
     }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
 use super::call::{Call, CallConfig, CallError};
-use super::connection::{Connection, Output, Shared, Terms, Visitor};
+use super::chain::Chain;
+use super::codecs::Media;
+use super::connection::{Agreement, Connection, Output, Shared, Terms, Visitor};
 use super::scene::BEYOND_DRAIN;
 use super::sockets::{Addresses, Sockets};
 use super::stage::Stage;
@@ -114,7 +116,12 @@ impl Session {
     }
 
     /// Answers a visitor's first offer and makes the connection.
-    pub async fn offer(&self, visitor: Visitor, sdp: &str) -> Result<Answered, Refusal> {
+    pub async fn offer(
+        &self,
+        visitor: Visitor,
+        agreement: Agreement,
+        sdp: &str,
+    ) -> Result<Answered, Refusal> {
         let (door, external_id) = (visitor.door, visitor.external_id.clone());
         let mut undecided = Undecided {
             session: self,
@@ -122,7 +129,7 @@ impl Session {
             external_id: external_id.clone(),
             decided: false,
         };
-        let answered = self.admit(visitor, sdp).await;
+        let answered = self.admit(visitor, agreement, sdp).await;
         undecided.decided = true;
         if let Err(refusal) = &answered {
             self.say_rejected(door, external_id, refusal.code(), &refusal.to_string());
@@ -149,8 +156,13 @@ impl Session {
         );
     }
 
-    async fn admit(&self, visitor: Visitor, sdp: &str) -> Result<Answered, Refusal> {
-        let offer = check_offer(sdp, &[], &self.stage.returns())?;
+    async fn admit(
+        &self,
+        visitor: Visitor,
+        agreement: Agreement,
+        sdp: &str,
+    ) -> Result<Answered, Refusal> {
+        let offer = check_offer(sdp, &[], &agreement.returns(&*self.stage))?;
         let place = self.registry.reserve(visitor.external_id.as_deref())?;
         let external_id = visitor.external_id.clone();
         let place = self.authorize(&visitor, place).await?;
@@ -165,12 +177,18 @@ impl Session {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
+        let mut terms = self.config.terms;
+        terms.time_limit = [terms.time_limit, agreement.time_limit]
+            .into_iter()
+            .flatten()
+            .min();
         let (connection, life) = Connection::new(
             visitor,
+            agreement,
             Shared {
                 stage: self.stage.clone(),
                 transport: self.transport.clone(),
-                terms: self.config.terms,
+                terms,
                 metrics: self.metrics.clone(),
                 wish: self.desired_playing(),
             },
@@ -257,6 +275,11 @@ impl Session {
         };
         let asked = crate::runtime::runtime().spawn_blocking(ask);
         asked.await.ok().flatten()
+    }
+
+    /// The chain for that kind of stream, of visitors who bring none of their own.
+    pub fn chain(&self, media: Media) -> Option<Chain> {
+        self.stage.chain(media)
     }
 
     /// Every connection that has not ended.

@@ -13,7 +13,7 @@ use str0m::media::Mid;
 use tokio::sync::{mpsc, oneshot};
 
 use super::branch::Inlet;
-use super::call::{Call, CallError, CallEvent, EncodedFrame, Payload, Sent, datagram};
+use super::call::{Call, CallError, CallEvent, EncodedFrame, Sent, datagram};
 use super::connection::Connection;
 use super::encoding::Encoded;
 use super::lane::Lane;
@@ -23,6 +23,7 @@ use crate::logic::metrics::Metrics;
 use crate::logic::rate_limit::RateLimit;
 use crate::logic::registry::ConnectionId;
 use crate::logic::return_lines::MediaLine;
+use crate::logic::wire::dialect::Payload;
 use crate::logic::wire::sdp::{CheckedOffer, MAX_CANDIDATES, check_offer};
 
 /// Wishes that may wait for the task.
@@ -87,7 +88,8 @@ pub enum OfferRefused {
 pub struct Message {
     /// The channel's label; without one it is the oldest open channel.
     pub channel: Option<String>,
-    pub payload: Payload,
+    /// It goes out whole or not at all.
+    pub pieces: Vec<Payload>,
     /// Whether the application is told of what finds no way.
     pub tell: bool,
 }
@@ -419,7 +421,7 @@ impl Task {
 impl Driven {
     fn send(&mut self, message: &Message, now: Instant) -> Sent {
         let channel = message.channel.as_deref();
-        let sent = self.call.send(channel, &message.payload, now);
+        let sent = self.call.send(channel, &message.pieces, now);
         if message.tell {
             match (sent, channel) {
                 (Sent::Yes, _) => {}
@@ -470,7 +472,7 @@ impl Driven {
         while let Some(event) = self.call.poll_event() {
             match event {
                 CallEvent::Connected => self.connection.on_connected(),
-                CallEvent::Channel => self.connection.on_channel(),
+                CallEvent::Channel(label) => self.connection.on_channel(&label),
                 CallEvent::KeyframeWanted(mid) => {
                     self.connection.lanes().on_keyframe_wanted(mid);
                 }

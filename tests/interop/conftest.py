@@ -179,8 +179,8 @@ class Server(Lines):
 class Client(Lines):
     """client_aiortc.py or another script that tells JSON lines, and what it said."""
 
-    def __init__(self, url, log, *args, script="client_aiortc.py"):
-        super().__init__([sys.executable, str(HERE / script), url, *args], log)
+    def __init__(self, url, log, *args, script="client_aiortc.py", python=sys.executable):
+        super().__init__([str(python), str(HERE / script), url, *args], log)
 
     def parse(self, line, at):
         return json.loads(line)

@@ -173,7 +173,7 @@ def test_choice_made_while_cameras_are_listed_is_kept(serve, page):
     page.goto(serve().url)
     page.select_option("#source", "canvas")
     page.evaluate("listCameras()")
-    page.wait_for_function("document.querySelectorAll('#source option').length > 1")
+    until(page, "document.querySelectorAll('#source option').length > 1")
     assert page.input_value("#source") == "canvas"
     assert page.is_visible("#pen")
 

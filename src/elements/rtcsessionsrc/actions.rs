@@ -7,8 +7,8 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::{RtcSessionSrc, imp};
+use crate::logic::wire::dialect::Payload;
 use crate::logic::wire::record::{ConnectionRecord, StreamRecord};
-use crate::peer::call::Payload;
 use crate::peer::session::Session;
 
 const TYPED: &str = "the type was checked against the signal";

@@ -114,6 +114,7 @@ impl RtcSessionSrc {
                 session.clone(),
                 &launch_line(listener.is_local()),
                 video_codecs,
+                plan.workflows,
             ),
             session,
             _prototypes: prototypes,
@@ -239,6 +240,9 @@ fn prototypes(plan: &Plan) -> Result<Vec<Prototype>, gst::ErrorMessage> {
         if let Some(chain) = chain {
             bins.push(prototype(property, chain)?);
         }
+    }
+    for (id, chain) in &plan.workflows {
+        bins.push(prototype(&format!("workflows: {id}.launch"), chain)?);
     }
     Ok(bins)
 }
@@ -449,6 +453,12 @@ impl ObjectImpl for RtcSessionSrc {
                     "Description of the elements that every audio stream is given to, as in gst-launch-1.0, with one unlinked sink pad and at most one unlinked src pad, of which what leaves it is sent back; @FILE reads it from a file. Unset gives pads instead",
                     None,
                 ),
+                text(
+                    "workflows",
+                    "Workflows",
+                    "Folder with files ID.launch, each a video-chain for clients of the Roboflow door that ask for the workflow ID; read when the element gets READY. Unset gives all of them video-chain",
+                    None,
+                ),
                 glib::ParamSpecUInt::builder("min-bitrate")
                     .nick("Minimum bitrate")
                     .blurb("The least bits a second that a stream of video is sent back with, whatever the network says")
@@ -503,6 +513,7 @@ impl ObjectImpl for RtcSessionSrc {
                 }
                 "video-chain" => settings.video_chain = text(),
                 "audio-chain" => settings.audio_chain = text(),
+                "workflows" => settings.workflows = text(),
                 "session" => settings.session = text().unwrap_or_default(),
                 "min-bitrate" => settings.min_bitrate = number(),
                 "max-bitrate" => settings.max_bitrate = number(),
@@ -541,6 +552,7 @@ impl ObjectImpl for RtcSessionSrc {
             "desired-playing-state" => settings.desired_playing_state.to_value(),
             "video-chain" => settings.video_chain.to_value(),
             "audio-chain" => settings.audio_chain.to_value(),
+            "workflows" => settings.workflows.to_value(),
             "session" => settings.session.to_value(),
             "min-bitrate" => settings.min_bitrate.to_value(),
             "max-bitrate" => settings.max_bitrate.to_value(),

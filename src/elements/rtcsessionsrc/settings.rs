@@ -1,6 +1,8 @@
 //! What the user set, and what it means once it is found to be possible.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::time::Duration;
 
 use gst::glib;
@@ -10,7 +12,7 @@ use crate::doors::http::Listen;
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::Patience;
 use crate::logic::media::Media;
-use crate::peer::chain::Chain;
+use crate::peer::chain::{Chain, ChainError};
 use crate::peer::codecs::Codec;
 use crate::peer::connection::Terms;
 use crate::peer::encoders::AudioTerms;
@@ -81,6 +83,7 @@ pub struct Settings {
     pub session: String,
     pub video_chain: Option<String>,
     pub audio_chain: Option<String>,
+    pub workflows: Option<String>,
     /// Bits a second of each stream of video that is sent.
     pub min_bitrate: u32,
     pub max_bitrate: u32,
@@ -92,7 +95,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: "http://127.0.0.1:8080".into(),
-            doors: "page,offer".into(),
+            doors: "page,offer,fastrtc,roboflow".into(),
             allowed_hosts: String::new(),
             max_connections: 16,
             udp_port: 0,
@@ -110,6 +113,7 @@ impl Default for Settings {
             session: String::new(),
             video_chain: None,
             audio_chain: None,
+            workflows: None,
             min_bitrate: 300_000,
             max_bitrate: 2_000_000,
             stereo: true,
@@ -147,6 +151,8 @@ pub struct Plan {
     pub patience: Patience,
     pub video_chain: Option<Chain>,
     pub audio_chain: Option<Chain>,
+    /// Video chains by name.
+    pub workflows: BTreeMap<String, Chain>,
 }
 
 impl Settings {
@@ -239,6 +245,7 @@ impl Settings {
             },
             video_chain,
             audio_chain,
+            workflows: workflows(self.workflows.as_deref())?,
         })
     }
 
@@ -280,6 +287,9 @@ fn can_serve(codec: Codec, chain: Option<&Chain>) -> bool {
     }
 }
 
+/// Chains that are kept ready.
+const MAX_WORKFLOWS: usize = 64;
+
 fn milliseconds(value: u32) -> Option<Duration> {
     (value > 0).then(|| Duration::from_millis(value.into()))
 }
@@ -305,18 +315,52 @@ fn resolve_stun(value: &str) -> Result<SocketAddr, Impossible> {
         .ok_or_else(|| bad("the name has no address".into()))
 }
 
+/// The files `ID.launch` of a folder, read once: what is asked for later is looked up by its id and never on a disk.
+fn workflows(folder: Option<&str>) -> Result<BTreeMap<String, Chain>, Impossible> {
+    let mut found = BTreeMap::new();
+    let Some(folder) = folder.filter(|folder| !folder.trim().is_empty()) else {
+        return Ok(found);
+    };
+    let bad = |problem: String| impossible("workflows", folder, problem);
+    for entry in std::fs::read_dir(folder).map_err(|error| bad(error.to_string()))? {
+        let path = entry.map_err(|error| bad(error.to_string()))?.path();
+        let id = path.file_stem().and_then(|stem| stem.to_str());
+        let Some(id) = id.filter(|_| path.extension().is_some_and(|e| e == "launch")) else {
+            continue;
+        };
+        if found.len() == MAX_WORKFLOWS {
+            return Err(bad(format!(
+                "at most {MAX_WORKFLOWS} files ID.launch are read"
+            )));
+        }
+        let chain = read_description(&path)
+            .map_err(|error| error.to_string())
+            .and_then(|text| text.parse().map_err(|error: ChainError| error.to_string()))
+            .map_err(|problem| bad(format!("{}: {problem}", path.display())))?;
+        found.insert(id.to_owned(), chain);
+    }
+    match found.is_empty() {
+        true => Err(bad("there is no file ID.launch in it".into())),
+        false => Ok(found),
+    }
+}
+
+/// A description without its comments.
+fn read_description(file: &Path) -> std::io::Result<String> {
+    let text = std::fs::read_to_string(file)?;
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'));
+    Ok(lines.collect::<Vec<_>>().join(" "))
+}
+
 fn chain(property: &'static str, value: Option<&str>) -> Result<Option<Chain>, Impossible> {
     let Some(value) = value.filter(|value| !value.trim().is_empty()) else {
         return Ok(None);
     };
     let description = match value.strip_prefix('@') {
         Some(file) => {
-            let text = std::fs::read_to_string(file)
-                .map_err(|error| impossible(property, value, error))?;
-            let lines = text
-                .lines()
-                .filter(|line| !line.trim_start().starts_with('#'));
-            lines.collect::<Vec<_>>().join(" ")
+            read_description(Path::new(file)).map_err(|error| impossible(property, value, error))?
         }
         None => value.to_owned(),
     };

@@ -1,6 +1,9 @@
 //! What goes over the wire, as text: parsed within bounds, written without surprises. One file per format.
 
+pub mod dialect;
+pub mod fastrtc;
 pub mod offer;
 pub mod record;
 pub mod result;
+pub mod roboflow;
 pub mod sdp;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Connection, DATA_PER_SECOND, End, Output, lock};
 use crate::logic::connection::{EndReason, Phase};
+use crate::logic::wire::dialect::{News, last_text};
 use crate::peer::CAT;
 
 impl Connection {
@@ -23,7 +24,7 @@ impl Connection {
             }
             allowed
         };
-        if !allowed {
+        if !allowed || self.hear(&label, &data, binary) {
             return;
         }
         let message = gst::Structure::builder("rtc-data")
@@ -36,6 +37,22 @@ impl Connection {
             Err(error) => message.field("bytes", gst::glib::Bytes::from_owned(error.into_bytes())),
         };
         self.stage.post(message.build());
+    }
+
+    /// Does what the visitor said to the server itself; says whether the application is to know nothing of it.
+    fn hear(&self, label: &str, data: &[u8], binary: bool) -> bool {
+        let (heard, channel) = {
+            let mut dialect = lock(&self.agreement.dialect);
+            (dialect.hear(label, data, binary), dialect.channel())
+        };
+        self.say(heard.answers, channel);
+        if let Some(count) = heard.acknowledged {
+            self.permit(count);
+        }
+        if let Some(sends_back) = heard.sends_back {
+            self.lanes.pause(!sends_back);
+        }
+        heard.taken
     }
 
     pub(super) fn say_streams_ended(&self, reason: EndReason) {
@@ -93,7 +110,8 @@ impl Connection {
         let outputs = lock(&self.outputs).take();
         if let Some(outputs) = outputs {
             // Without a reader nobody is told.
-            let _ = outputs.send(Output::Ended(last_text(end).into()));
+            let text = last_text(end.reason, end.detail.as_deref());
+            let _ = outputs.send(Output::Ended(text.into()));
         }
         self.enter(Phase::Ended);
         self.stage.post(
@@ -124,6 +142,10 @@ impl Connection {
                 .field("fatal", fatal)
                 .build(),
         );
+        // What is fatal is told with the end.
+        if !fatal {
+            self.tell(News::Trouble(error));
+        }
     }
 
     pub(super) fn on_result(&self, result: &gst::StructureRef) {
@@ -140,19 +162,6 @@ impl Connection {
             // Without a reader nobody is told.
             let _ = outputs.send(Output::Result(json.as_str().into()));
         }
-        self.send_text(json);
+        self.tell(News::Result(&json));
     }
-}
-
-/// What the peer and the readers of its results are told of an end.
-pub(super) fn last_text(end: &End) -> String {
-    let failed = end.reason == EndReason::HandlerError;
-    let errors: Vec<_> = end.detail.iter().filter(|_| failed).collect();
-    serde_json::json!({
-        "errors": errors,
-        "processing_complete": true,
-        "termination_reason": end.reason.as_str(),
-        "detail": end.detail,
-    })
-    .to_string()
 }

@@ -351,7 +351,7 @@ impl Bench {
                     self.connected = Some(at);
                     self.next_frame = now;
                 }
-                CallEvent::Channel => {}
+                CallEvent::Channel(_) => {}
                 CallEvent::KeyframeWanted(_) => self.return_keyframe = true,
                 CallEvent::Network(NetworkNews::Estimate(bits)) => self.bandwidth.on_estimate(bits),
                 CallEvent::Network(NetworkNews::Remb(bits)) => self.bandwidth.on_remb(bits),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use gstrtcinference::logic::connection::EndReason;
-use gstrtcinference::peer::call::{Payload, Sent};
+use gstrtcinference::logic::wire::dialect::Payload;
+use gstrtcinference::peer::call::Sent;
 
 use bench::Bench;
 use network::Conditions;
@@ -130,7 +131,7 @@ fn texts_arrive_in_order_over_a_bad_network() {
     let texts: Vec<String> = (0..40).map(|n| format!("text {n}")).collect();
     for text in &texts {
         let now = bench.now();
-        let text = Payload::Text(text.clone());
+        let text = [Payload::Text(text.clone())];
         assert_eq!(bench.ours.send(None, &text, now), Sent::Yes);
         bench.run(Duration::from_millis(50));
     }
@@ -142,7 +143,7 @@ fn texts_arrive_in_order_over_a_bad_network() {
 fn a_channel_that_nobody_reads_is_bounded() {
     let mut bench = Bench::connected(9);
     bench.vanished = true;
-    let text = Payload::Text("x".repeat(10_000));
+    let text = [Payload::Text("x".repeat(10_000))];
     let now = bench.now();
     let taken = (0..1_000).take_while(|_| bench.ours.send(None, &text, now) == Sent::Yes);
     let taken = taken.count();

@@ -1,0 +1,140 @@
+"""A user's script on Roboflow's `inference_sdk`, as it comes from PyPI; only `api_url` is ours.
+
+    python client_sdk.py http://127.0.0.1:8080 [--workflow ID] [--model] [--stream NAME] [--data NAME] [--every] [--frames N]
+        [--fps F] [--timeout S] [--parameters JSON] [--reconfigure] [--slow S] [--close-from data|frame]
+
+Sends a scene from a ManualSource and tells as JSON lines, each with the monotonic time `at`: `started`, `frame` (its pts, size
+and whether predictions were paired with it), `data` (what on_data got), `predictions` (what on_data("predictions") got),
+`error`, `failed`, `over`. Sends N frames, then closes, unless it was closed before.
+"""
+
+import argparse
+import json
+import logging
+import threading
+import time
+
+import scenes
+from inference_sdk import InferenceHTTPClient
+from inference_sdk.webrtc import ManualSource, StreamConfig
+
+
+# Handlers are called from several threads.
+telling = threading.Lock()
+
+
+def tell(event, **fields):
+    with telling:
+        print(json.dumps({"event": event, "at": time.monotonic(), **fields}), flush=True)
+
+
+def metadata_of(metadata):
+    if metadata is None:
+        return None
+    fields = ("frame_id", "pts", "time_base", "declared_fps", "measured_fps", "errors")
+    said = {name: getattr(metadata, name) for name in fields}
+    said["time_base"] = said["time_base"] and float(said["time_base"])
+    return {**said, "received_at": metadata.received_at.isoformat()}
+
+
+def session_of(args, source):
+    client = InferenceHTTPClient.init(api_url=args.url, api_key=args.key)
+    config = StreamConfig(
+        stream_output=args.stream,
+        data_output=args.data,
+        realtime_processing=not args.every,
+        turn_server={"iceServers": []},
+        workflow_parameters=json.loads(args.parameters),
+        processing_timeout=args.timeout,
+        declared_fps=args.fps,
+    )
+    what = {"workflow": args.workflow, "workspace": "ours"} if args.workflow else {"workflow": {"version": "1.0"}}
+    if args.model:
+        what = {"model_id": "shapes/1", "task_type": "object-detection"}
+    return client.webrtc.stream(source=source, config=config, **what)
+
+
+def send(args, source, session):
+    pictures = [scenes.picture("three", i)[:, :, ::-1].copy() for i in range(scenes.LENGTH)]
+    since = time.monotonic()
+    try:
+        for number in range(args.frames):
+            source.send(pictures[number % scenes.LENGTH])
+            if args.reconfigure and number == args.frames // 2:
+                reconfigure(session, {"data_output": ["*"]})
+            time.sleep(max(0, since + (number + 1) / 30 - time.monotonic()))
+        tell("sent", count=args.frames)
+    except RuntimeError:
+        pass  # The session is closed.
+    if not args.stay:
+        session.close()
+
+
+def reconfigure(session, wish):
+    """There is no public way but the channel itself."""
+    channels = [c for c in session._pc.sctp._data_channels.values() if c.label == "inference"]
+    session._loop.call_soon_threadsafe(channels[0].send, json.dumps(wish))
+
+
+def main(args):
+    logging.basicConfig(level=logging.WARNING)
+    source = ManualSource()
+    session = session_of(args, source)
+
+    @session.on_frame
+    def on_frame(frame, said, metadata=None):
+        paired = {"paired": said is not None} if args.model else {}
+        tell("frame", size=[frame.shape[1], frame.shape[0]], pts=(metadata or said).pts, **paired)
+        time.sleep(args.slow)
+        if args.close_from == "frame":
+            session.close()
+
+    @session.on_data
+    def on_data(data, metadata):
+        tell("data", names=sorted(data or {}), metadata=metadata_of(metadata))
+        if args.close_from == "data":
+            session.close()
+
+    @session.on_data("predictions")
+    def on_predictions(predictions, metadata):
+        classes = [found["class"] for found in predictions["predictions"]]
+        tell("predictions", classes=classes, image=predictions["image"], frame_id=metadata.frame_id)
+
+    @session.on_error
+    def on_error(errors, metadata):
+        tell("error", errors=errors)
+
+    tell("starting")
+    try:
+        session._ensure_started()
+        tell("started")
+        threading.Thread(target=send, args=(args, source, session), daemon=True).start()
+        if args.wait:
+            session.wait()
+        else:
+            session.run()
+    except Exception as error:
+        tell("failed", why=f"{type(error).__name__}: {error}")
+    tell("over")
+    session.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("--key", default="none")
+    parser.add_argument("--workflow")
+    parser.add_argument("--model", action="store_true", help="pair frames and predictions as model_id does")
+    parser.add_argument("--stream", action="append", default=[])
+    parser.add_argument("--data", action="append", default=[])
+    parser.add_argument("--every", action="store_true", help="every frame, acknowledged")
+    parser.add_argument("--frames", type=int, default=90)
+    parser.add_argument("--fps", type=float)
+    parser.add_argument("--timeout", type=int)
+    parser.add_argument("--parameters", default="{}")
+    parser.add_argument("--reconfigure", action="store_true", help="ask for data in the middle")
+    parser.add_argument("--slow", type=float, default=0)
+    parser.add_argument("--stay", action="store_true", help="until the server ends it")
+    parser.add_argument("--wait", action="store_true", help="session.wait instead of session.run")
+    parser.add_argument("--close-from", choices=["data", "frame"])
+    main(parser.parse_args())

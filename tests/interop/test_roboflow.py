@@ -1,0 +1,148 @@
+"""Roboflow's own `inference_sdk` from PyPI talks to us: only its `api_url` is changed."""
+
+import json
+
+import pytest
+
+from conftest import CHAIN, MODEL, ROOT
+from test_refusals import post, sdp  # noqa: F401: one is a fixture
+
+ANNOTATE = f"framemeta ! inferencefilter model={MODEL} ! framemetaoverlay"
+PYTHON = ROOT / ".venv-sdk/bin/python"
+SHAPES = {"circle", "square", "triangle"}
+
+
+def use(visit, server, *args, **options):
+    return visit(server, *args, route="", script="client_sdk.py", python=PYTHON, **options)
+
+
+def test_manual_source_gets_predictions_without_video(serve, visit):
+    server = serve(f'video-chain="{CHAIN}"')
+    client = use(visit, server, "--data", "predictions", "--fps", "25")
+    found = client.event("predictions", count=20)
+    assert {name for e in found[5:] for name in e["classes"]} == SHAPES
+    assert found[0]["image"] == {"width": 640, "height": 480}
+    told = client.event("data", count=20)
+    assert [e["metadata"]["frame_id"] for e in told] == list(range(1, 21))
+    first = told[0]["metadata"]
+    assert (first["pts"], first["declared_fps"], first["errors"]) == (0, 25.0, [])
+    assert first["time_base"] == pytest.approx(1 / 90_000)
+    # Local time that says nothing of where that is.
+    assert "+" not in first["received_at"]
+    assert all(e["names"] == ["predictions"] for e in told)
+    client.event("over")
+    assert server.message("rtc-connection-ended", door="roboflow")["reason"] == "client-closed"
+    assert not client.all("frame")
+
+
+def test_video_comes_back_and_predictions_are_paired_with_its_frames(serve, visit):
+    server = serve(f'video-chain="{ANNOTATE}"')
+    client = use(visit, server, "--model", "--frames", "240")
+    client.event("over", timeout=60)
+    frames = client.all("frame")
+    assert len(frames) >= 60
+    assert frames[0]["size"] == [640, 480]
+    paired = [e["paired"] for e in frames]
+    assert sum(paired) >= 0.99 * len(paired), f"{sum(paired)} of {len(paired)}"
+
+
+def test_every_frame_is_inferred_when_nothing_may_be_missed(serve, visit):
+    server = serve(f'video-chain="{CHAIN}"')
+    client = use(visit, server, "--data", "predictions", "--every", "--frames", "60", "--stay")
+    client.event("sent", timeout=60)
+    # aiortc does not send the last frame before it is asked for another one; what it lost before the connection stood is its own.
+    client.event("predictions", count=50, timeout=60)
+    told = client.all("data")
+    steps = {b["metadata"]["pts"] - a["metadata"]["pts"] for a, b in zip(told, told[1:])}
+    # aiortc rounds its clock to both sides.
+    assert steps <= {2999, 3000, 3001}, "a frame is missing"
+
+
+def test_workflows_choose_the_chain_and_their_parameters_reach_it(serve, visit, tmp_path):
+    (tmp_path / "annotate.launch").write_text(f"# shows boxes\n{ANNOTATE}\n")
+    (tmp_path / "dark.launch").write_text("videobalance name=light ! identity\n")
+    server = serve(f'video-chain="{CHAIN}" workflows={tmp_path}')
+    client = use(visit, server, "--workflow", "annotate", "--stream", "image", "--data", "*")
+    assert client.event("frame", count=5)[0]["size"] == [640, 480]
+    client.event("predictions")
+    client = use(visit, server, "--workflow", "dark", "--stream", "image", "--parameters", '{"light.brightness": -1.0}')
+    client.event("frame", count=5)
+    for wrong, named in {'{"lamp.brightness": 1}': "lamp", '{"light.brightness": "dark"}': "light.brightness"}.items():
+        refused = use(visit, server, "--workflow", "dark", "--parameters", wrong).event("failed")
+        assert "HTTP 400" in refused["why"] and named in refused["why"]
+    for name in "nowhere", "../annotate", "annotate.launch", "/etc/passwd":
+        refused = use(visit, server, "--workflow", name).event("failed")
+        assert "not found" in refused["why"] and repr(name)[1:-1] in refused["why"]
+
+
+def test_what_is_wanted_changes_while_it_runs(serve, visit):
+    server = serve(f'video-chain="{CHAIN}"')
+    client = use(visit, server, "--reconfigure", "--frames", "120")
+    client.event("predictions", count=5)
+    told = client.all("data")
+    assert told[0]["names"] == []
+    assert told[-1]["names"] == ["predictions"]
+
+
+def test_time_out_is_said_and_ends_the_session(serve, visit):
+    server = serve(f'video-chain="{ANNOTATE}"')
+    client = use(visit, server, "--stream", "image", "--timeout", "2", "--frames", "600", "--stay", "--wait")
+    client.event("over", timeout=30)
+    assert server.message("rtc-connection-ended", door="roboflow")["reason"] == "time-limit"
+
+
+@pytest.mark.parametrize("handler", ["data", "frame"])
+def test_session_may_be_closed_from_inside_a_handler(serve, visit, handler):
+    server = serve(f'video-chain="{ANNOTATE}"')
+    client = use(visit, server, "--stream", "image", "--data", "*", "--frames", "300", "--close-from", handler)
+    client.event("over")
+    assert server.message("rtc-connection-ended", door="roboflow")["reason"] == "client-closed"
+
+
+def test_unknown_output_is_an_error_of_each_frame(serve, visit):
+    server = serve(f'video-chain="{CHAIN}"')
+    client = use(visit, server, "--data", "masks")
+    assert client.event("error", count=3)[0]["errors"] == ["Output 'masks' not found"]
+
+
+def test_first_frame_is_back_within_a_second(serve, visit):
+    server = serve(f'video-chain="{ANNOTATE}"')
+    client = use(visit, server, "--stream", "image")
+    first = client.event("frame")["at"]
+    asked = client.event("starting")["at"]
+    # Five times what is promised on an idle machine.
+    assert first - asked < 5 * 1.0
+
+
+def test_refusals_are_of_the_shape_that_the_sdk_shows(serve, visit, sdp):  # noqa: F811
+    server = serve(f'max-connections=1 video-chain="{CHAIN}"')
+    url = f"{server.url}/initialise_webrtc_worker"
+
+    def posted(**body):
+        good = {"workflow_configuration": {"type": "WorkflowConfiguration"}, "webrtc_offer": {"type": "offer", "sdp": sdp}}
+        return post(url, json.dumps({**good, **body}).encode())
+
+    for body, status, named in [
+        ({"webrtc_offer": None}, 422, "webrtc_offer"),
+        ({"workflow_configuration": []}, 422, "workflow_configuration"),
+        ({"data_output": {"a": 1}}, 422, "map"),
+        ({"processing_timeout": 1.5}, 422, "1.5"),
+        ({"processing_timeout": 0}, 400, "processing_timeout"),
+        ({"stream_output": ["boxes"]}, 400, "boxes"),
+        ({"rtsp_url": "rtsp://192.0.2.1/"}, 400, "rtsp_url"),
+        ({"mjpeg_url": "http://127.0.0.1/"}, 400, "mjpeg_url"),
+        ({"webrtc_offer": {"type": "offer", "sdp": "v=0\r\nnonsense"}}, 400, "nonsense"),
+        ({"webrtc_offer": {"type": "offer", "sdp": sdp.replace("m=audio", "m=audio 9 x 0\r\n" * 1000 + "m=audio", 1)}}, 400, "m-lines"),
+    ]:
+        said, answer = posted(**body)
+        assert said == status, (body, answer)
+        assert named in json.dumps(answer), answer
+        assert "detail" in answer if status == 422 else answer["message"]
+    for body in b"", b"[]", b"\xff\xfe", b"[" * 100_000:
+        assert post(url, body)[0] == 422
+    client = use(visit, server, "--data", "*", "--frames", "300")
+    client.event("started")
+    said, answer = posted()
+    assert (said, answer["error_type"]) == (429, "WorkspaceStreamQuotaError")
+    # Nothing of all that disturbed the one who was let in.
+    client.event("predictions", count=10)
