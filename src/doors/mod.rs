@@ -31,6 +31,8 @@ pub struct Host {
     pub video_codecs: Arc<[&'static str]>,
     /// Chains by the ids of Roboflow's workflows.
     pub workflows: Arc<BTreeMap<String, Chain>>,
+    /// Bytes of the longest file that a visitor may send.
+    pub max_upload: u64,
     /// Places for readers of results, and for pages that wait to be asked.
     readers: Arc<Semaphore>,
     pages: Arc<Semaphore>,
@@ -42,9 +44,11 @@ impl Host {
         launch: &str,
         video_codecs: Arc<[&'static str]>,
         workflows: BTreeMap<String, Chain>,
+        max_upload: u64,
     ) -> Self {
         Self {
             workflows: Arc::new(workflows),
+            max_upload,
             session,
             launch: launch.into(),
             video_codecs,

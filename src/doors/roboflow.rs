@@ -103,13 +103,17 @@ fn agree(host: &Host, request: &Request) -> Result<Agreement, Problem> {
             return Err(Problem::configuration(why));
         }
     };
+    // One way is enough, and pictures by name are asked for where no line for video is.
+    let pictures = !sends_back && has_picture && request.wants_outputs_by_name();
     Ok(Agreement {
         dialect: Mutex::new(Box::new(Roboflow::new(request, TimeZone::system()))),
         video_chain: own,
         args: arguments(request, chain.as_ref())?,
         time_limit: request.processing_timeout.map(Duration::from_secs),
-        sends_back,
+        sends_back: sends_back && !pictures,
         lossless: !request.is_realtime(),
+        pictures,
+        file: request.video_file_upload.then_some(host.max_upload),
     })
 }
 

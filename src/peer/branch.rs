@@ -1,45 +1,34 @@
 //! One stream's way: encoded frames → decoder → pad or chain, each step bounded.
 //!
-//! The [`Inlet`] is filled from the transport's task and must not make it wait; everything else happens on the
-//! connection's own thread of work, in order.
+//! Everything here happens on the connection's own thread of work, in order; frames go through by themselves.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use prometheus_client::metrics::counter::Counter;
 
 use super::args::Args;
-use super::call::EncodedFrame;
 use super::chain::{Chain, ChainError};
-use super::codecs::{Codec, Media, MissingDecoder};
+use super::codecs::{Media, MissingDecoder};
 use super::encoders::AudioTerms;
 use super::encoding::{Encoding, EncodingOwner};
+use super::inlet::{ENCODED, when_encoded_is_full};
+use super::inline::InlineError;
 use super::lane::Lane;
+use super::pictures::{Pictures, PicturesOwner};
 use super::pump::{Bound, Pump, PumpOwner};
 use super::scene::take_out;
 use super::stage::Stage;
+use super::supply::{StreamName, Supply};
 use crate::logic::frame_facts::{FrameFacts, TimeBase};
 use crate::logic::handoff::{Pushed, WhenFull};
-use crate::logic::registry::ConnectionId;
-use crate::logic::stream_clock::StreamClock;
 use crate::logic::wire::record::StreamRecord;
 
-/// Encoded frames that may wait for the decoder, a second of video; more means that it does not keep up.
-const ENCODED: Bound = Bound::Buffers(30);
-/// The same where none is to be missed, ten seconds.
-const ENCODED_LOSSLESS: Bound = Bound::Buffers(300);
 /// Decoded frames that may wait for what the user built.
 const DECODED_VIDEO: Bound = Bound::Buffers(2);
 const DECODED_AUDIO: Bound = Bound::Duration(gst::ClockTime::from_mseconds(200));
-
-fn when_encoded_is_full(media: Media) -> WhenFull {
-    match media {
-        Media::Video => WhenFull::DropToKey,
-        Media::Audio => WhenFull::DropOldest,
-    }
-}
 
 /// How long a first frame is said to last.
 const FRAME: gst::ClockTime = gst::ClockTime::from_nseconds(1_000_000_000 / 30);
@@ -64,6 +53,8 @@ pub trait BranchOwner: Send + Sync {
     fn lane(&self, mid: &str, media: Media) -> (Arc<Lane>, AudioTerms);
     /// All that entered a chain has left it, towards the visitor.
     fn drained(&self, chain: gst::glib::GString);
+    /// A frame that left a chain, for a visitor who reads pictures on its channel; may wait.
+    fn picture(&self, facts: FrameFacts, size: (u32, u32), jpeg: &[u8]);
     /// What leaves a chain cannot be sent.
     fn discarded(&self, why: String);
 }
@@ -110,153 +101,14 @@ impl Outlet {
     }
 }
 
-/// Where frames from the network enter.
-pub struct Inlet {
-    pub mid: String,
-    pub codec: Codec,
-    pub stream_id: String,
-    connection: ConnectionId,
-    stage: Arc<dyn Stage>,
-    caps: gst::Caps,
-    clock: Mutex<StreamClock>,
-    wants_keyframe: Arc<AtomicBool>,
-    pump: Pump,
-}
-
-/// The encoded side has nobody upstream to tell but the call, which asks for a keyframe.
-struct EncodedSide {
-    mid: String,
-    owner: Weak<dyn BranchOwner>,
-    wants_keyframe: Arc<AtomicBool>,
-}
-
-impl PumpOwner for EncodedSide {
-    fn refused(&self, flow: gst::FlowError) {
-        if let Some(owner) = self.owner.upgrade() {
-            owner.failed(&self.mid, format!("a frame that came was refused: {flow}"));
-        }
-    }
-
-    fn upstream(&self, event: &gst::Event) -> bool {
-        if gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok() {
-            self.wants_keyframe.store(true, Ordering::Relaxed);
-        }
-        true
-    }
-
-    fn latency(&self) -> gst::ClockTime {
-        gst::ClockTime::ZERO
-    }
-
-    fn is_live(&self) -> bool {
-        true
-    }
-}
-
-impl Inlet {
-    pub fn new(
-        connection: &ConnectionId,
-        frame: &EncodedFrame,
-        lossless: bool,
-        stage: Arc<dyn Stage>,
-        owner: Weak<dyn BranchOwner>,
-    ) -> Arc<Self> {
-        let wants_keyframe = Arc::new(AtomicBool::new(false));
-        let mid = frame.mid.to_string();
-        let side = EncodedSide {
-            mid: mid.clone(),
-            owner,
-            wants_keyframe: wants_keyframe.clone(),
-        };
-        Arc::new(Self {
-            stream_id: format!("{connection}/{mid}"),
-            mid,
-            codec: frame.codec,
-            connection: connection.clone(),
-            stage,
-            caps: frame.codec.caps(),
-            clock: Mutex::new(StreamClock::new(frame.codec.clock_rate())),
-            wants_keyframe,
-            pump: Pump::new(
-                gst::Pad::builder(gst::PadDirection::Src),
-                match lossless {
-                    true => ENCODED_LOSSLESS,
-                    false => ENCODED,
-                },
-                when_encoded_is_full(frame.codec.media()),
-                Arc::new(side),
-            ),
-        })
-    }
-
-    /// Takes a frame; says whether the stream needs a keyframe to go on.
-    pub fn push(&self, frame: EncodedFrame, now: Instant) -> bool {
-        let lost = self.take(frame, now);
-        self.wants_keyframe.swap(false, Ordering::Relaxed) || lost
-    }
-
-    /// Says whether the frame is lost to whoever decodes.
-    fn take(&self, frame: EncodedFrame, now: Instant) -> bool {
-        let Some(running) = self.stage.running_time() else {
-            return true;
-        };
-        if frame.codec != self.codec {
-            return false;
-        }
-        let age = now.saturating_duration_since(frame.arrival);
-        let arrival = Duration::from(running).saturating_sub(age);
-        let (pts, ticks) = {
-            let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-            let pts = clock.running_time(frame.rtp_time, arrival);
-            (pts, clock.ticks(frame.rtp_time))
-        };
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .saturating_sub(age);
-        let facts = FrameFacts {
-            connection_id: Some(self.connection.to_string()),
-            stream_id: Some(self.stream_id.clone()),
-            mid: Some(self.mid.clone()),
-            ssrc: Some(frame.ssrc),
-            rtp_timestamp: Some(frame.rtp_time as u32),
-            arrival_time: Some(wall.as_nanos() as u64),
-            pts: Some(ticks),
-            time_base: Some(TimeBase {
-                num: 1,
-                den: self.codec.clock_rate() as i32,
-            }),
-            ..FrameFacts::default()
-        };
-        let mut buffer = gst::Buffer::from_slice(frame.data);
-        {
-            let buffer = buffer.get_mut().expect("it is new");
-            buffer.set_pts(gst::ClockTime::try_from(pts).ok());
-            if !frame.keyframe {
-                buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
-            }
-            facts.write(buffer);
-        }
-        // A decoder waits for nothing.
-        let at_once = Duration::ZERO;
-        let pushed = self
-            .pump
-            .push(buffer, self.caps.clone(), frame.keyframe, at_once, at_once);
-        matches!(pushed, Pushed::NeedsKey(_))
-    }
-
-    /// Frames are dropped from now on.
-    pub fn close(&self) {
-        self.pump.abandon();
-    }
-}
-
 /// What holds for a stream of a connection.
 pub struct BranchTerms {
     /// Without one there is a pad.
     pub chain: Option<Chain>,
     /// Whether frames wait for what the user built instead of making room for newer ones.
     pub lossless: bool,
+    /// Whether what leaves the chain is told as pictures instead of being sent as video.
+    pub pictures: bool,
     pub counters: Counters,
 }
 
@@ -271,6 +123,8 @@ pub enum BranchError {
     State(#[from] gst::StateChangeError),
     #[error(transparent)]
     Chain(#[from] ChainError),
+    #[error(transparent)]
+    Inline(#[from] InlineError),
 }
 
 /// The user's side: between the decoder, where there is one, and what the user built.
@@ -327,6 +181,18 @@ struct ReturnSide {
     owner: Weak<dyn BranchOwner>,
 }
 
+impl PicturesOwner for ReturnSide {
+    fn picture(&self, facts: FrameFacts, size: (u32, u32), jpeg: &[u8]) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.picture(facts, size, jpeg);
+        }
+    }
+
+    fn drained(&self) {
+        EncodingOwner::drained(self);
+    }
+}
+
 impl EncodingOwner for ReturnSide {
     fn running_time(&self) -> Option<gst::ClockTime> {
         self.stage.running_time()
@@ -346,16 +212,18 @@ impl EncodingOwner for ReturnSide {
 }
 
 pub struct Branch {
-    pub inlet: Arc<Inlet>,
+    pub name: StreamName,
+    supply: Supply,
+    pictures: bool,
     pipeline: gst::Pipeline,
     /// Without one there is a pad.
     chain: Option<Chain>,
     stage: Arc<dyn Stage>,
     owner: Weak<dyn BranchOwner>,
     raw: Arc<Pump>,
-    /// Parser and decoder; nothing where frames pass undecoded.
+    /// What decodes; nothing where frames pass undecoded.
     elements: Vec<gst::Element>,
-    /// Takes what leaves the decoder, or the inlet.
+    /// Takes what leaves it, or the inlet.
     tail: gst::Pad,
     started: Option<Started>,
 }
@@ -368,38 +236,62 @@ struct Started {
 struct Joined {
     bin: gst::Bin,
     /// What leaves its src pad, where it has one.
-    encoding: Option<Encoding>,
+    way_back: Option<WayBack>,
+}
+
+enum WayBack {
+    Encoding(Encoding),
+    Pictures(Pictures),
+}
+
+impl WayBack {
+    fn pad(&self) -> &gst::Pad {
+        match self {
+            Self::Encoding(encoding) => encoding.pad(),
+            Self::Pictures(pictures) => pictures.pad(),
+        }
+    }
+
+    fn stop(self) {
+        match self {
+            Self::Encoding(encoding) => encoding.stop(),
+            Self::Pictures(pictures) => pictures.stop(),
+        }
+    }
 }
 
 impl Branch {
-    /// Puts a decoder behind the inlet, if what follows needs one.
+    /// Puts a decoder behind the supply, if what follows needs one.
     pub fn new(
-        inlet: Arc<Inlet>,
+        supply: Supply,
         pipeline: &gst::Pipeline,
         terms: BranchTerms,
         stage: Arc<dyn Stage>,
         owner: Weak<dyn BranchOwner>,
     ) -> Result<Self, BranchError> {
-        let media = inlet.codec.media();
+        let name = supply.name();
+        let media = name.media;
         let BranchTerms {
             chain,
             lossless,
+            pictures,
             counters,
         } = terms;
-        let undecoded = chain.as_ref().is_some_and(|c| c.encoded().is_some());
-        let elements = match undecoded {
-            true => Vec::new(),
-            false => inlet.codec.decoder()?,
+        let wants_encoded = chain.as_ref().is_some_and(|c| c.encoded().is_some());
+        let wants_keyframe = match &supply {
+            Supply::Network(inlet) if wants_encoded => Some(inlet.wants_keyframe.clone()),
+            _ => None,
         };
+        let undecoded = wants_keyframe.is_some();
+        let elements = supply.elements(undecoded)?;
         pipeline.add_many(&elements)?;
-        gst::Element::link_many(&elements)?;
         let builder = match &chain {
             Some(_) => gst::Pad::builder(gst::PadDirection::Src),
             None => stage.pad_builder(media),
         };
         let side = RawSide {
-            mid: inlet.mid.clone(),
-            wants_keyframe: undecoded.then(|| inlet.wants_keyframe.clone()),
+            mid: name.mid.clone(),
+            wants_keyframe,
             chained: chain.is_some(),
             lossless,
             stage: stage.clone(),
@@ -412,7 +304,8 @@ impl Branch {
         };
         let raw = Arc::new(Pump::new(builder, bound, when_full, Arc::new(side)));
         let tail = Tail {
-            mid: inlet.mid.clone(),
+            name: name.clone(),
+            from_file: matches!(supply, Supply::File(_)),
             raw: raw.clone(),
             lossless,
             stage: stage.clone(),
@@ -420,13 +313,15 @@ impl Branch {
             counters,
         };
         let tail = tail.pad(media);
-        if let Err(error) = connect(&inlet, &elements, &tail) {
+        if let Err(error) = connect(&supply, &elements, &tail) {
             if chain.is_none() {
                 stage.forget_pad(raw.pad());
             }
             return Err(error);
         }
         let branch = Self {
+            name,
+            pictures,
             pipeline: pipeline.clone(),
             chain,
             stage,
@@ -435,13 +330,9 @@ impl Branch {
             elements,
             tail,
             started: None,
-            inlet,
+            supply,
         };
-        let inlet = &branch.inlet;
-        inlet
-            .pump
-            .open(gst::event::StreamStart::new(&inlet.stream_id), &inlet.caps);
-        inlet.pump.start()?;
+        branch.supply.start()?;
         Ok(branch)
     }
 
@@ -450,10 +341,10 @@ impl Branch {
         if self.started.is_some() {
             return Ok(());
         }
-        let media = self.inlet.codec.media();
+        let media = self.name.media;
         let caps = self.tail.current_caps();
         let caps = caps.ok_or_else(|| gst::glib::bool_error!("a decoder that says no caps"))?;
-        let stream_start = gst::event::StreamStart::builder(&self.inlet.stream_id)
+        let stream_start = gst::event::StreamStart::builder(&self.name.id)
             .group_id(group)
             .build();
         let mut pad = None;
@@ -469,9 +360,9 @@ impl Branch {
         let opened = self.owner.upgrade().is_some_and(|owner| {
             owner.opened(Outlet {
                 stream: StreamRecord {
-                    stream_id: self.inlet.stream_id.clone(),
+                    stream_id: self.name.id.clone(),
                     media: media.as_str(),
-                    codec: self.inlet.codec.as_str(),
+                    codec: self.name.codec,
                 },
                 media,
                 chain: chain.as_ref().map(|chain: &Joined| chain.bin.clone()),
@@ -497,7 +388,7 @@ impl Branch {
     ) -> Result<Joined, BranchError> {
         let bin = chain.make()?;
         self.pipeline.add(&bin)?;
-        let encoding = self.send_back(chain, &bin)?;
+        let way_back = self.send_back(chain, &bin)?;
         let sink = bin.static_pad("sink").expect("a chain has one");
         self.raw
             .pad()
@@ -505,28 +396,35 @@ impl Branch {
             .map_err(|error| gst::glib::bool_error!("the chain does not link: {error}"))?;
         self.raw.open(stream_start, caps);
         bin.sync_state_with_parent()?;
-        Ok(Joined { bin, encoding })
+        Ok(Joined { bin, way_back })
     }
 
     /// Links what encodes what leaves the chain, if anything does.
-    fn send_back(&self, chain: &Chain, bin: &gst::Bin) -> Result<Option<Encoding>, BranchError> {
-        let returns = chain.returns(self.inlet.codec.media());
+    fn send_back(&self, chain: &Chain, bin: &gst::Bin) -> Result<Option<WayBack>, BranchError> {
+        let returns = chain.returns(self.name.media);
         let Some((media, src)) = returns.zip(bin.static_pad("src")) else {
             return Ok(None);
         };
         let Some(owner) = self.owner.upgrade() else {
             return Ok(None);
         };
-        let (lane, audio) = owner.lane(&self.inlet.mid, media);
         let side = ReturnSide {
             chain: format!("{}.src", bin.name()).into(),
             stage: self.stage.clone(),
             owner: self.owner.clone(),
         };
-        let encoding = Encoding::new(media, audio, &self.pipeline, Arc::new(lane), Arc::new(side));
-        src.link_full(encoding.pad(), gst::PadLinkCheck::empty())
+        let side = Arc::new(side);
+        let way_back = match self.pictures && media == Media::Video {
+            true => WayBack::Pictures(Pictures::new(&self.pipeline, side)?),
+            false => {
+                let (lane, audio) = owner.lane(&self.name.mid, media);
+                let lane = Arc::new(lane);
+                WayBack::Encoding(Encoding::new(media, audio, &self.pipeline, lane, side))
+            }
+        };
+        src.link_full(way_back.pad(), gst::PadLinkCheck::empty())
             .map_err(|error| gst::glib::bool_error!("what leaves the chain: {error}"))?;
-        Ok(Some(encoding))
+        Ok(Some(way_back))
     }
 
     pub fn has_chain(&self) -> bool {
@@ -539,12 +437,12 @@ impl Branch {
 
     /// Whose EOS says that the chain is drained: that of its sinks, and what leaves it.
     pub fn ends(&self) -> Vec<gst::glib::GString> {
-        let Some(Joined { bin, encoding }) = self.chain() else {
+        let Some(Joined { bin, way_back }) = self.chain() else {
             return Vec::new();
         };
         let has_sinks = bin.element_flags().contains(gst::ElementFlags::SINK);
         let sinks = has_sinks.then(|| bin.name());
-        let src = encoding
+        let src = way_back
             .as_ref()
             .map(|_| format!("{}.src", bin.name()).into());
         sinks.into_iter().chain(src).collect()
@@ -552,14 +450,14 @@ impl Branch {
 
     /// Drops what is on its way to be sent back, if anything is sent back of this stream.
     pub fn interrupt(&self) {
-        if self.chain().is_some_and(|chain| chain.encoding.is_some()) {
+        if self.chain().is_some_and(|chain| chain.way_back.is_some()) {
             self.raw.restart(AFTER_FLUSH);
         }
     }
 
     /// EOS goes down the branch; [`Branch::wait_eos`] waits for it.
     pub fn finish(&self) {
-        self.inlet.close();
+        self.supply.close();
         if self.started.is_some() {
             self.raw.finish();
         }
@@ -583,21 +481,21 @@ impl Branch {
 
     /// Takes everything apart, waiting for a push under way.
     pub fn stop(mut self) {
-        self.inlet.pump.abandon();
+        self.supply.close();
         self.raw.stop();
         self.say_stays();
         match self.started.take() {
             Some(Started { chain: Some(chain) }) => {
                 take_out(&self.pipeline, chain.bin.upcast_ref());
-                if let Some(encoding) = chain.encoding {
-                    encoding.stop();
+                if let Some(way_back) = chain.way_back {
+                    way_back.stop();
                 }
             }
             Some(_) => self.stage.remove_pad(self.raw.pad()),
             None if self.chain.is_none() => self.stage.forget_pad(self.raw.pad()),
             None => {}
         }
-        self.inlet.pump.stop();
+        self.supply.stop();
         let _ = self.tail.set_active(false);
         for element in &self.elements {
             take_out(&self.pipeline, element);
@@ -607,28 +505,16 @@ impl Branch {
     /// A pad may be linked at any time, so this is asked at the beginning and at the end.
     fn say_stays(&self) {
         if self.started.is_some() && self.raw.pad().is_linked() {
-            self.stage.visitor_stays(&self.inlet.connection);
+            self.stage.visitor_stays(&self.name.connection);
         }
     }
 }
 
-/// Links the inlet, the decoder and what takes its frames.
-fn connect(inlet: &Inlet, elements: &[gst::Element], tail: &gst::Pad) -> Result<(), BranchError> {
+/// Links the supply, the decoder and what takes its frames.
+fn connect(supply: &Supply, elements: &[gst::Element], tail: &gst::Pad) -> Result<(), BranchError> {
     tail.set_active(true)?;
-    let link = |src: &gst::Pad, sink: &gst::Pad| {
-        // Our pads have no parent, so there is no hierarchy to check.
-        src.link_full(sink, gst::PadLinkCheck::empty())
-            .map(|_| ())
-            .map_err(|error| gst::glib::bool_error!("pads do not link: {error}").into())
-    };
-    let (Some(first), Some(last)) = (elements.first(), elements.last()) else {
-        return link(inlet.pump.pad(), tail);
-    };
-    let decoder_sink = first.static_pad("sink").expect("decoders have one");
-    let decoder_src = last.static_pad("src").expect("decoders have one");
-    link(inlet.pump.pad(), &decoder_sink)?;
-    link(&decoder_src, tail)?;
-    for element in elements {
+    supply.link(elements, tail)?;
+    for element in elements.iter().rev() {
         element.sync_state_with_parent()?;
     }
     Ok(())
@@ -644,9 +530,35 @@ fn give_duration(buffer: &mut gst::Buffer, last: Option<gst::ClockTime>) {
     }
 }
 
+/// Frames of a file begin when the first one comes, and count from there.
+#[derive(Default)]
+struct FileClock {
+    /// The first frame's own time, and when that was.
+    first: Option<(gst::ClockTime, gst::ClockTime)>,
+}
+
+impl FileClock {
+    fn stamp(&mut self, buffer: &mut gst::Buffer, name: &StreamName, now: gst::ClockTime) {
+        let own = buffer.pts().unwrap_or_default();
+        let (first, began) = *self.first.get_or_insert((own, now));
+        let since = own.saturating_sub(first);
+        let buffer = buffer.make_mut();
+        buffer.set_pts(began + since);
+        let facts = FrameFacts {
+            connection_id: Some(name.connection.to_string()),
+            stream_id: Some(name.id.clone()),
+            pts: i64::try_from(since.nseconds()).ok(),
+            time_base: TimeBase::of_clock_rate(1_000_000_000),
+            ..FrameFacts::default()
+        };
+        facts.write(buffer);
+    }
+}
+
 /// What is behind the decoder, if there is one: hands frames over, and waits only where none is to be missed.
 struct Tail {
-    mid: String,
+    name: StreamName,
+    from_file: bool,
     raw: Arc<Pump>,
     lossless: bool,
     stage: Arc<dyn Stage>,
@@ -658,8 +570,16 @@ impl Tail {
     fn pad(self, media: Media) -> gst::Pad {
         let first = AtomicBool::new(true);
         let last_pts = Mutex::new(None);
+        let file_clock = Mutex::new(FileClock::default());
+        let raw = self.raw.clone();
+        let from_file = self.from_file;
         gst::Pad::builder(gst::PadDirection::Sink)
             .chain_function(move |pad, _, mut buffer| {
+                if self.from_file {
+                    let now = self.stage.running_time().unwrap_or_default();
+                    let mut clock = file_clock.lock().unwrap_or_else(PoisonError::into_inner);
+                    clock.stamp(&mut buffer, &self.name, now);
+                }
                 if media == Media::Video {
                     let mut last = last_pts.lock().unwrap_or_else(PoisonError::into_inner);
                     give_duration(&mut buffer, last.take());
@@ -670,13 +590,18 @@ impl Tail {
                 if first.swap(false, Ordering::Relaxed)
                     && let Some(owner) = self.owner.upgrade()
                 {
-                    owner.first_frame(&self.mid);
+                    owner.first_frame(&self.name.mid);
                 }
                 self.hand_over(pad, buffer, caps);
                 Ok(gst::FlowSuccess::Ok)
             })
-            // Events end here: caps stay on the pad, and the branch's own end is decided elsewhere.
-            .event_function(|_, _, _| true)
+            // Events end here: caps stay on the pad, and the branch's own end is decided elsewhere, but for that of a file.
+            .event_function(move |_, _, event| {
+                if from_file && event.type_() == gst::EventType::Eos {
+                    raw.finish();
+                }
+                true
+            })
             .query_function(|pad, parent, query| match query.view_mut() {
                 gst::QueryViewMut::Allocation(_) => false,
                 gst::QueryViewMut::AcceptCaps(accept) => {

@@ -47,6 +47,8 @@ const REPAIR_TIME: Duration = Duration::from_secs(3);
 const MAX_REPAIRS: f32 = 0.5;
 /// What may wait in a data channel before messages are dropped.
 const CHANNEL_BACKLOG: usize = 256 * 1024;
+/// Longest message.
+const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 
 /// What every call of a session shares.
 #[derive(Clone)]
@@ -135,6 +137,8 @@ pub enum Sent {
     NoChannel,
     /// The peer does not keep up.
     Full,
+    /// The peer takes no message of that length.
+    TooLong,
 }
 
 struct Track {
@@ -402,20 +406,38 @@ impl Call {
             return Sent::NoChannel;
         };
         let length: usize = pieces.iter().map(|piece| piece.as_bytes().len()).sum();
-        if channel.buffered_amount() + length > CHANNEL_BACKLOG {
+        let waiting = channel.buffered_amount();
+        if length > MAX_MESSAGE {
+            return Sent::TooLong;
+        }
+        // A long message goes when nothing else does.
+        if waiting > 0 && waiting + length > CHANNEL_BACKLOG {
             return Sent::Full;
         }
         let mut write = |piece: &Payload| {
-            // Longer than the peer takes; the loss of the whole association is told elsewhere.
             let binary = matches!(piece, Payload::Bytes(_));
-            matches!(channel.write(binary, piece.as_bytes()), Ok(true))
+            match channel.write(binary, piece.as_bytes()) {
+                Ok(true) => Sent::Yes,
+                Ok(false) => Sent::Full,
+                // Longer than the peer takes; the loss of the whole association is told elsewhere.
+                Err(_) => Sent::TooLong,
+            }
         };
-        let written = pieces.iter().all(&mut write);
+        let failed = pieces
+            .iter()
+            .map(&mut write)
+            .find(|sent| *sent != Sent::Yes);
         self.drain(now);
-        match written {
-            true => Sent::Yes,
-            false => Sent::Full,
-        }
+        failed.unwrap_or(Sent::Yes)
+    }
+
+    /// Bytes in data channels that have not reached the peer.
+    pub fn unsent(&mut self) -> usize {
+        let rtc = &mut self.rtc;
+        let channels = self.channels.iter();
+        channels
+            .filter_map(|(id, _)| Some(rtc.channel(*id)?.buffered_amount()))
+            .sum()
     }
 
     /// One more address the peer may be reached at, checked before.

@@ -12,17 +12,20 @@ use gst::prelude::*;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use super::args::{Args, ArgsError};
-use super::branch::{BranchOwner, Counters, Inlet, Outlet};
+use super::branch::{BranchOwner, BranchTerms, Counters, Outlet};
 use super::call::EncodedFrame;
 use super::chain::Chain;
 use super::codecs::Media;
 use super::encoders::AudioTerms;
+use super::inlet::Inlet;
 use super::lane::{Lane, Lanes};
 use super::scene::{Job, Scene, forwarded_eos, private_pipeline};
 use super::stage::Stage;
+use super::supply::{FILE_MID, Reel};
 use super::transport::{Command, Message, Outbox, Transport};
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::{EndReason, Phase};
+use crate::logic::frame_facts::FrameFacts;
 use crate::logic::metrics::Metrics;
 use crate::logic::rate_limit::RateLimit;
 use crate::logic::registry::{ConnectionId, Place};
@@ -31,9 +34,11 @@ use crate::logic::wire::dialect::{Dialect, News, Payload, Pieces, Plain};
 use crate::logic::wire::record::ConnectionRecord;
 
 mod books;
+mod receiving;
 mod telling;
 
 use books::Books;
+use receiving::Receiving;
 
 /// Jobs that may wait; a connection has far fewer tracks.
 const JOBS: usize = 64;
@@ -46,6 +51,11 @@ const OUTPUTS: usize = 64;
 
 /// Results that may be on their way to a visitor who acknowledges them.
 const UNACKNOWLEDGED: u64 = 1;
+
+/// Between two words to one who may not have understood that it is over.
+const SAY_AGAIN: Duration = Duration::from_millis(500);
+/// How often it is looked whether the last words have reached a visitor.
+const TOLD_YET: Duration = Duration::from_millis(10);
 
 const CHAIN_ENDED: &str = "the chain ended by itself";
 
@@ -74,6 +84,10 @@ pub struct Agreement {
     pub sends_back: bool,
     /// Whether frames wait for the chain instead of making room for newer ones.
     pub lossless: bool,
+    /// Whether what leaves the video chain is told as pictures, beside the results.
+    pub pictures: bool,
+    /// Its video is a file of at most so many bytes.
+    pub file: Option<u64>,
 }
 
 impl Default for Agreement {
@@ -85,6 +99,8 @@ impl Default for Agreement {
             time_limit: None,
             sends_back: true,
             lossless: false,
+            pictures: false,
+            file: None,
         }
     }
 }
@@ -104,6 +120,10 @@ impl Agreement {
         }
         if !self.sends_back {
             returns.of_video = None;
+        }
+        // A file has no line of its own.
+        if self.file.is_some() && returns.of_video == Some(Media::Video) {
+            returns.video = returns.video.max(1);
         }
         returns
     }
@@ -181,6 +201,8 @@ pub struct Connection {
     data_rate: Mutex<(RateLimit, RateLimit)>,
     /// Absent when the last output was said.
     outputs: Mutex<Option<broadcast::Sender<Output>>>,
+    /// The visitor's file, while it comes.
+    receiving: Mutex<Option<Receiving>>,
     /// What the application has set so far, for streams that start later.
     args: Mutex<Args>,
     /// Streams that have started; absent when their ends were said.
@@ -233,6 +255,7 @@ impl Connection {
             .unwrap_or_default();
         let connection = Arc::new_cyclic(|me| Self {
             id: place.id().clone(),
+            receiving: Mutex::new(agreement.file.map(Receiving::new)),
             args: Mutex::new(
                 agreement
                     .args
@@ -320,13 +343,27 @@ impl Connection {
         self.agreement.chain(&*self.stage, media)
     }
 
-    /// Whether frames wait for the chain instead of making room for newer ones.
-    pub fn is_lossless(&self) -> bool {
-        self.agreement.lossless
+    /// What holds for a stream of that kind.
+    pub fn branch_terms(&self, media: Media) -> BranchTerms {
+        BranchTerms {
+            chain: self.chain(media),
+            lossless: self.agreement.lossless,
+            pictures: self.agreement.pictures,
+            counters: self.counters(media),
+        }
+    }
+
+    /// The visitor's file is whole.
+    fn on_file(&self, file: tempfile::NamedTempFile) {
+        self.job(Job::Play(Reel {
+            connection: self.id.clone(),
+            file,
+            realtime: !self.agreement.lossless,
+        }));
     }
 
     /// What counts the items of its streams.
-    pub fn counters(&self, media: Media) -> Counters {
+    fn counters(&self, media: Media) -> Counters {
         Counters {
             decoded: self.metrics.decoded(media.as_str()),
             dropped: self.metrics.handoff_dropped(media.as_str()),
@@ -394,6 +431,7 @@ impl Connection {
             channel,
             pieces: vec![payload],
             tell: true,
+            waits: false,
         };
         self.transport.send_message(&self.id, message, &self.outbox)
     }
@@ -413,6 +451,7 @@ impl Connection {
                 channel: channel.clone(),
                 pieces,
                 tell: false,
+                waits: self.agreement.lossless,
             };
             self.transport.send_message(&self.id, message, &self.outbox);
         }
@@ -556,17 +595,18 @@ impl Connection {
         self.enter(Phase::Ending);
         let end = self.end.get().expect("the loop ends with it");
         if end.reason.is_ours() {
-            self.tell(News::Over {
-                reason: end.reason,
-                detail: end.detail.as_deref(),
-            });
+            self.tell_over(end);
         }
-        self.transport.send(Command::Close(self.id.clone())).await;
-        self.lanes.close();
         let drain = match self.hurry.get() {
             Some(limit) => life.terms.drain_timeout.min(*limit),
             None => life.terms.drain_timeout,
         };
+        if end.reason.is_ours() {
+            self.wait_told(drain).await;
+            self.linger(end).await;
+        }
+        self.transport.send(Command::Close(self.id.clone())).await;
+        self.lanes.close();
         if let Some(job) = &mut at_work {
             scene = match tokio::time::timeout(drain, &mut *job).await {
                 Ok(back) => back.ok(),
@@ -598,6 +638,45 @@ impl Connection {
         self.stage.visitor_left(&self.id);
         drop(life.alive);
         crate::runtime::tidy_memory_soon();
+    }
+
+    /// What was said to the visitor has reached it, or the time for that is over.
+    async fn wait_told(&self, limit: Duration) {
+        let told = async {
+            while self
+                .transport
+                .unsent(&self.id)
+                .await
+                .is_some_and(|unsent| unsent > 0)
+            {
+                tokio::time::sleep(TOLD_YET).await;
+            }
+        };
+        // Whoever does not take it in time goes without.
+        let _ = tokio::time::timeout(limit, told).await;
+    }
+
+    /// Says once more that it is over, until the visitor goes or the time for that is over.
+    async fn linger(&self, end: &End) {
+        let limit = match end.reason {
+            EndReason::SourceEnded => lock(&self.agreement.dialect).lingers(),
+            _ => Duration::ZERO,
+        };
+        let begin = Instant::now();
+        while begin.elapsed() < limit && self.hurry.get().is_none() {
+            tokio::time::sleep(SAY_AGAIN).await;
+            if self.transport.unsent(&self.id).await.is_none() {
+                return;
+            }
+            self.tell_over(end);
+        }
+    }
+
+    fn tell_over(&self, end: &End) {
+        self.tell(News::Over {
+            reason: end.reason,
+            detail: end.detail.as_deref(),
+        });
     }
 
     /// Something of it does not stop.
@@ -719,12 +798,19 @@ impl BranchOwner for Connection {
     }
 
     fn lane(&self, mid: &str, media: Media) -> (Arc<Lane>, AudioTerms) {
-        let source = Source::Stream(mid.to_owned());
+        let source = match mid {
+            FILE_MID => Source::Published(media, 0),
+            mid => Source::Stream(mid.to_owned()),
+        };
         (self.lanes.open(source, media, None), self.audio)
     }
 
     fn drained(&self, chain: gst::glib::GString) {
         self.on_chain_eos(chain);
+    }
+
+    fn picture(&self, facts: FrameFacts, size: (u32, u32), jpeg: &[u8]) {
+        self.on_picture(&facts, size, jpeg);
     }
 
     fn discarded(&self, why: String) {

@@ -36,14 +36,17 @@ pub mod encoders;
 pub mod encoding;
 mod fan;
 pub mod feed;
+mod inlet;
 mod inline;
 pub mod lane;
+mod pictures;
 pub mod publication;
 pub mod pump;
 pub mod scene;
 pub mod session;
 pub mod sockets;
 pub mod stage;
+mod supply;
 mod transport;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {

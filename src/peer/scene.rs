@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
-use super::branch::{Branch, BranchError, BranchOwner, BranchTerms, Inlet};
+use super::branch::{Branch, BranchError, BranchOwner};
 use super::connection::Connection;
+use super::inlet::Inlet;
+use super::supply::{Reel, Supply};
 use crate::logic::registry::{ConnectionId, Place};
 
 /// What a connection's elements are given to stop, once EOS has left them or they were flushed.
@@ -50,6 +52,7 @@ pub fn take_out(pipeline: &gst::Pipeline, element: &gst::Element) {
 /// What there is to do.
 pub enum Job {
     Open(Arc<Inlet>),
+    Play(Reel),
     Start(String),
     /// What is on its way to the visitor is of no more use.
     Interrupt,
@@ -87,8 +90,9 @@ impl Scene {
 
     fn play(&mut self, job: Job) {
         let done = match job {
-            Job::Open(inlet) => self.open(inlet),
-            Job::Start(mid) => match self.branches.iter_mut().find(|b| b.inlet.mid == mid) {
+            Job::Open(inlet) => self.open(Supply::Network(inlet)),
+            Job::Play(reel) => self.open(Supply::File(reel)),
+            Job::Start(mid) => match self.branches.iter_mut().find(|b| b.name.mid == mid) {
                 Some(branch) => branch.start(self.group),
                 None => Ok(()),
             },
@@ -102,7 +106,7 @@ impl Scene {
         }
     }
 
-    fn open(&mut self, inlet: Arc<Inlet>) -> Result<(), BranchError> {
+    fn open(&mut self, supply: Supply) -> Result<(), BranchError> {
         if !self.playing {
             // Started with the first stream: a visitor without media costs no pipeline.
             self.connection.rebase();
@@ -111,13 +115,8 @@ impl Scene {
         }
         let owner: Weak<dyn BranchOwner> = self.connection.weak();
         let stage = self.connection.stage().clone();
-        let media = inlet.codec.media();
-        let terms = BranchTerms {
-            chain: self.connection.chain(media),
-            lossless: self.connection.is_lossless(),
-            counters: self.connection.counters(media),
-        };
-        let branch = Branch::new(inlet, &self.pipeline, terms, stage, owner)?;
+        let terms = self.connection.branch_terms(supply.name().media);
+        let branch = Branch::new(supply, &self.pipeline, terms, stage, owner)?;
         self.branches.push(branch);
         Ok(())
     }
@@ -154,7 +153,7 @@ impl Scene {
             .name("rtc-end".into())
             .spawn(move || {
                 for (branch, _) in branches.iter().zip(stuck).filter(|(_, stuck)| *stuck) {
-                    gst::debug!(super::CAT, "{} is flushed", branch.inlet.stream_id);
+                    gst::debug!(super::CAT, "{} is flushed", branch.name.id);
                     branch.flush(!abrupt);
                 }
                 branches.into_iter().for_each(Branch::stop);

@@ -163,6 +163,9 @@ impl Session {
         sdp: &str,
     ) -> Result<Answered, Refusal> {
         let offer = check_offer(sdp, &[], &agreement.returns(&*self.stage))?;
+        if !offer.has_media() && agreement.file.is_none() {
+            return Err(SdpError::NoMedia.into());
+        }
         let place = self.registry.reserve(visitor.external_id.as_deref())?;
         let external_id = visitor.external_id.clone();
         let place = self.authorize(&visitor, place).await?;

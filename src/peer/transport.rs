@@ -1,21 +1,21 @@
 //! The one task that owns the sockets and drives every call of a session.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use str0m::Candidate;
 use str0m::media::Mid;
 use tokio::sync::{mpsc, oneshot};
 
-use super::branch::Inlet;
 use super::call::{Call, CallError, CallEvent, EncodedFrame, Sent, datagram};
 use super::connection::Connection;
 use super::encoding::Encoded;
+use super::inlet::Inlet;
 use super::lane::Lane;
 use super::sockets::Sockets;
 use crate::logic::connection::EndReason;
@@ -30,6 +30,10 @@ use crate::logic::wire::sdp::{CheckedOffer, MAX_CANDIDATES, check_offer};
 const COMMANDS: usize = 1024;
 /// Texts of one connection that may wait for the task.
 const PENDING_TEXTS: u32 = 32;
+/// So many of them are few.
+const FEW: u32 = 8;
+/// How often whoever waits for room looks whether that is still of use.
+const GIVEN_UP_YET: Duration = Duration::from_millis(100);
 /// Later offers of one connection that are answered: all visitors share the task that does it.
 const REOFFERS_PER_SECOND: u32 = 2;
 /// Datagrams that are read before wishes and time are looked at again.
@@ -59,6 +63,11 @@ pub enum Command {
         id: ConnectionId,
         message: Message,
         outbox: Arc<Outbox>,
+    },
+    /// How much has not reached the peer yet, in bytes; nothing is said of one that is gone.
+    Unsent {
+        id: ConnectionId,
+        reply: oneshot::Sender<usize>,
     },
     Frame {
         id: ConnectionId,
@@ -92,6 +101,21 @@ pub struct Message {
     pub pieces: Vec<Payload>,
     /// Whether the application is told of what finds no way.
     pub tell: bool,
+    /// Whether it waits for a channel and for room in it.
+    pub waits: bool,
+}
+
+/// A message that is on its way; what is dropped is counted.
+struct Waiting {
+    message: Message,
+    outbox: Arc<Outbox>,
+    sent: bool,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.outbox.settle(self.sent);
+    }
 }
 
 /// Counts what waits for one peer's data channel.
@@ -99,6 +123,8 @@ pub struct Outbox {
     pending: AtomicU32,
     sent: AtomicU64,
     dropped: AtomicU64,
+    room: Mutex<()>,
+    more_room: Condvar,
     metrics: Arc<Metrics>,
 }
 
@@ -108,8 +134,28 @@ impl Outbox {
             pending: AtomicU32::new(0),
             sent: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            room: Mutex::default(),
+            more_room: Condvar::new(),
             metrics,
         }
+    }
+
+    /// Waits until few messages wait, or whoever says them is told to give up.
+    pub fn wait_for_room(&self, given_up: impl Fn() -> bool) {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.pending.load(Ordering::Acquire) >= FEW && !given_up() {
+            let waited = self.more_room.wait_timeout(room, GIVEN_UP_YET);
+            room = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A message that waited waits no longer.
+    fn settle(&self, sent: bool) {
+        self.pending.fetch_sub(1, Ordering::AcqRel);
+        self.count(sent);
+        // Under the lock that waiting begins with, so that nobody begins to wait in between.
+        drop(self.room.lock());
+        self.more_room.notify_all();
     }
 
     fn count(&self, sent: bool) {
@@ -177,6 +223,14 @@ impl Transport {
         false
     }
 
+    /// How much of what was said to that peer has not reached it yet; `None` when it is gone.
+    pub async fn unsent(&self, id: &ConnectionId) -> Option<usize> {
+        let (reply, unsent) = oneshot::channel();
+        let id = id.clone();
+        self.send(Command::Unsent { id, reply }).await;
+        unsent.await.ok()
+    }
+
     /// Never waits. Says whether the frame is on its way.
     pub fn send_frame(
         &self,
@@ -200,6 +254,8 @@ struct Driven {
     media: Vec<MediaLine>,
     connection: Arc<Connection>,
     inlets: Vec<Arc<Inlet>>,
+    /// Messages that wait for room, bounded by what may be pending.
+    waiting: VecDeque<Waiting>,
     reoffers: RateLimit,
     /// Candidates that came by themselves.
     candidates: usize,
@@ -299,6 +355,7 @@ impl Task {
                     media,
                     connection,
                     inlets: Vec::new(),
+                    waiting: VecDeque::new(),
                     reoffers: RateLimit::new(REOFFERS_PER_SECOND, now),
                     candidates: 0,
                 };
@@ -317,9 +374,18 @@ impl Task {
                 message,
                 outbox,
             } => {
-                outbox.pending.fetch_sub(1, Ordering::AcqRel);
-                let sent = self.with(&id, now, |driven| driven.send(&message, now));
-                outbox.count(sent == Some(Sent::Yes));
+                let waiting = Waiting {
+                    message,
+                    outbox,
+                    sent: false,
+                };
+                self.with(&id, now, |driven| driven.deliver(waiting, now));
+            }
+            Command::Unsent { id, reply } => {
+                if let Some(unsent) = self.with(&id, now, |driven| driven.unsent()) {
+                    // Whoever asked may not wait any more.
+                    let _ = reply.send(unsent);
+                }
             }
             Command::Frame {
                 id,
@@ -397,6 +463,7 @@ impl Task {
         let sockets = &mut self.sockets;
         let done = catch_unwind(AssertUnwindSafe(|| {
             let result = change(driven);
+            driven.deliver_more(now);
             let goes_on = driven.events(now);
             driven.transmit(sockets);
             (result, goes_on)
@@ -419,6 +486,29 @@ impl Task {
 }
 
 impl Driven {
+    fn deliver(&mut self, mut waiting: Waiting, now: Instant) {
+        if waiting.message.waits {
+            self.waiting.push_back(waiting);
+        } else {
+            waiting.sent = self.send(&waiting.message, now) == Sent::Yes;
+        }
+    }
+
+    /// Sends what waits, as far as there is room.
+    fn deliver_more(&mut self, now: Instant) {
+        while let Some(mut waiting) = self.waiting.pop_front() {
+            match self.send(&waiting.message, now) {
+                Sent::Yes => waiting.sent = true,
+                Sent::Full | Sent::NoChannel => return self.waiting.push_front(waiting),
+                Sent::TooLong => {}
+            }
+        }
+    }
+
+    fn unsent(&mut self) -> usize {
+        self.waiting.len() + self.call.unsent()
+    }
+
     fn send(&mut self, message: &Message, now: Instant) -> Sent {
         let channel = message.channel.as_deref();
         let sent = self.call.send(channel, &message.pieces, now);
@@ -434,7 +524,10 @@ impl Driven {
                 }
                 (Sent::Full, _) => self
                     .connection
-                    .complain("the visitor's data channel is full, or the message too long for it"),
+                    .complain("the visitor's data channel is full"),
+                (Sent::TooLong, _) => self
+                    .connection
+                    .complain("the message is too long for the visitor's data channel"),
             }
         }
         sent

@@ -1,9 +1,9 @@
 """A user's script on Roboflow's `inference_sdk`, as it comes from PyPI; only `api_url` is ours.
 
     python client_sdk.py http://127.0.0.1:8080 [--workflow ID] [--model] [--stream NAME] [--data NAME] [--every] [--frames N]
-        [--fps F] [--timeout S] [--parameters JSON] [--reconfigure] [--slow S] [--close-from data|frame]
+        [--file PATH [--realtime] [--track]] [--fps F] [--timeout S] [--parameters JSON] [--reconfigure] [--slow S] [--close-from data|frame]
 
-Sends a scene from a ManualSource and tells as JSON lines, each with the monotonic time `at`: `started`, `frame` (its pts, size
+Sends a scene from a ManualSource, or a file, and tells as JSON lines, each with the monotonic time `at`: `started`, `frame` (its pts, size
 and whether predictions were paired with it), `data` (what on_data got), `predictions` (what on_data("predictions") got),
 `error`, `failed`, `over`. Sends N frames, then closes, unless it was closed before.
 """
@@ -16,7 +16,7 @@ import time
 
 import scenes
 from inference_sdk import InferenceHTTPClient
-from inference_sdk.webrtc import ManualSource, StreamConfig
+from inference_sdk.webrtc import ManualSource, StreamConfig, VideoFileSource
 
 
 # Handlers are called from several threads.
@@ -35,6 +35,12 @@ def metadata_of(metadata):
     said = {name: getattr(metadata, name) for name in fields}
     said["time_base"] = said["time_base"] and float(said["time_base"])
     return {**said, "received_at": metadata.received_at.isoformat()}
+
+
+def source_of(args):
+    if not args.file:
+        return ManualSource()
+    return VideoFileSource(args.file, use_datachannel_frames=not args.track, realtime_processing=args.realtime)
 
 
 def session_of(args, source):
@@ -78,7 +84,7 @@ def reconfigure(session, wish):
 
 def main(args):
     logging.basicConfig(level=logging.WARNING)
-    source = ManualSource()
+    source = source_of(args)
     session = session_of(args, source)
 
     @session.on_frame
@@ -108,7 +114,8 @@ def main(args):
     try:
         session._ensure_started()
         tell("started")
-        threading.Thread(target=send, args=(args, source, session), daemon=True).start()
+        if not args.file:
+            threading.Thread(target=send, args=(args, source, session), daemon=True).start()
         if args.wait:
             session.wait()
         else:
@@ -132,6 +139,9 @@ if __name__ == "__main__":
     parser.add_argument("--fps", type=float)
     parser.add_argument("--timeout", type=int)
     parser.add_argument("--parameters", default="{}")
+    parser.add_argument("--file")
+    parser.add_argument("--realtime", action="store_true")
+    parser.add_argument("--track", action="store_true", help="the file's frames come back as video")
     parser.add_argument("--reconfigure", action="store_true", help="ask for data in the middle")
     parser.add_argument("--slow", type=float, default=0)
     parser.add_argument("--stay", action="store_true", help="until the server ends it")

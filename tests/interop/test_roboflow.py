@@ -1,8 +1,13 @@
 """Roboflow's own `inference_sdk` from PyPI talks to us: only its `api_url` is changed."""
 
 import json
+from fractions import Fraction
 
+import av
+import numpy as np
 import pytest
+
+import scenes
 
 from conftest import CHAIN, MODEL, ROOT
 from test_refusals import post, sdp  # noqa: F401: one is a fixture
@@ -146,3 +151,85 @@ def test_refusals_are_of_the_shape_that_the_sdk_shows(serve, visit, sdp):  # noq
     assert (said, answer["error_type"]) == (429, "WorkspaceStreamQuotaError")
     # Nothing of all that disturbed the one who was let in.
     client.event("predictions", count=10)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A file of three seconds, 30 frames each."""
+    path = tmp_path_factory.mktemp("clip") / "three.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = scenes.WIDTH, scenes.HEIGHT, "yuv420p"
+        for number in range(90):
+            picture = np.ascontiguousarray(scenes.picture("three", number % scenes.LENGTH))
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return path
+
+
+def test_file_is_played_to_its_end_and_no_frame_is_missing(serve, visit, clip, tmp_path):
+    server = serve(f'video-chain="{ANNOTATE}"', env={"TMPDIR": str(tmp_path)})
+    client = use(visit, server, "--file", str(clip), "--stream", "image", "--data", "predictions")
+    client.event("over", timeout=60)
+    told = client.all("data")
+    assert [e["metadata"]["frame_id"] for e in told] == list(range(1, 91))
+    seconds = [e["metadata"]["pts"] * e["metadata"]["time_base"] for e in told]
+    assert seconds == pytest.approx([n / 30 for n in range(90)], abs=0.001)
+    # The SDK keeps the newest eight frames for its handler.
+    frames = client.all("frame")
+    assert len(frames) >= 8 and frames[0]["size"] == [640, 480]
+    assert {name for e in client.all("predictions")[5:] for name in e["classes"]} == SHAPES
+    assert server.message("rtc-connection-ended", door="roboflow")["reason"] == "source-ended"
+    assert not list(tmp_path.iterdir()), "the file is kept"
+
+
+def test_file_comes_back_as_video(serve, visit, clip):
+    server = serve(f'video-chain="{ANNOTATE}"')
+    client = use(visit, server, "--file", str(clip), "--stream", "image", "--track", "--realtime")
+    client.event("over", timeout=60)
+    frames = client.all("frame")
+    assert frames and frames[0]["size"] == [640, 480]
+    # Played as fast as it was made to be.
+    assert frames[-1]["at"] - frames[0]["at"] > 1.5
+
+
+def test_slow_handler_does_not_lose_the_end(serve, visit, clip):
+    server = serve(f'video-chain="{ANNOTATE}"')
+    client = use(visit, server, "--file", str(clip), "--stream", "image", "--slow", "0.3")
+    client.event("over", timeout=60)
+    assert server.message("rtc-connection-ended", door="roboflow")["reason"] == "source-ended"
+
+
+HOSTILE_PIECES = {
+    "a bomb of pieces": ("piece 0 4294967295 49152", "at most"),
+    "ten gigabytes": ("piece 0 204800 49152", "at most"),
+    "no total": ("piece 0 0 10", "piece 0 of 0"),
+    "ahead of its turn": ("piece 7 9 10", "piece 7 came where 0 was to come"),
+    "cut": ("bytes 00000000", "4 bytes"),
+    "no video": ("piece 0 1 1000", ""),
+}
+
+
+@pytest.mark.parametrize("pieces, named", HOSTILE_PIECES.values(), ids=HOSTILE_PIECES.keys())
+def test_hostile_upload_ends_its_own_session(serve, visit, pieces, named):
+    server = serve(f'video-chain="{CHAIN}"')
+    other = use(visit, server, "--data", "*", "--frames", "300")
+    other.event("predictions")
+    client = visit(server, route="", script="client_upload.py")
+    client.event("open")
+    client.ask(pieces)
+    told = client.wait(lambda e: e["event"] == "message" and e["message"]["errors"], "an error")[0]["message"]
+    assert told["processing_complete"] and named in told["errors"][0]
+    ended = server.message("rtc-connection-ended", reason="handler-error")
+    assert named in ended["detail"]
+    since = len(other.all("predictions"))
+    other.event("predictions", count=since + 5)
+
+
+def test_ping_on_the_upload_channel_is_answered(serve, visit):
+    client = visit(serve(f'video-chain="{CHAIN}"'), route="", script="client_upload.py")
+    client.event("open")
+    client.ask("bytes 07")
+    assert client.event("answer")["bytes"] == "07"

@@ -115,6 +115,7 @@ impl RtcSessionSrc {
                 &launch_line(listener.is_local()),
                 video_codecs,
                 plan.workflows,
+                settings.max_upload,
             ),
             session,
             _prototypes: prototypes,
@@ -459,6 +460,12 @@ impl ObjectImpl for RtcSessionSrc {
                     "Folder with files ID.launch, each a video-chain for clients of the Roboflow door that ask for the workflow ID; read when the element gets READY. Unset gives all of them video-chain",
                     None,
                 ),
+                glib::ParamSpecUInt64::builder("max-upload")
+                    .nick("Maximum upload")
+                    .blurb("Longest video file, in bytes, that a client of the Roboflow door may send; it is kept in the folder for temporary files while it is played")
+                    .maximum(1 << 40)
+                    .default_value(default.max_upload)
+                    .build(),
                 glib::ParamSpecUInt::builder("min-bitrate")
                     .nick("Minimum bitrate")
                     .blurb("The least bits a second that a stream of video is sent back with, whatever the network says")
@@ -514,6 +521,7 @@ impl ObjectImpl for RtcSessionSrc {
                 "video-chain" => settings.video_chain = text(),
                 "audio-chain" => settings.audio_chain = text(),
                 "workflows" => settings.workflows = text(),
+                "max-upload" => settings.max_upload = value.get().expect(TYPED),
                 "session" => settings.session = text().unwrap_or_default(),
                 "min-bitrate" => settings.min_bitrate = number(),
                 "max-bitrate" => settings.max_bitrate = number(),
@@ -553,6 +561,7 @@ impl ObjectImpl for RtcSessionSrc {
             "video-chain" => settings.video_chain.to_value(),
             "audio-chain" => settings.audio_chain.to_value(),
             "workflows" => settings.workflows.to_value(),
+            "max-upload" => settings.max_upload.to_value(),
             "session" => settings.session.to_value(),
             "min-bitrate" => settings.min_bitrate.to_value(),
             "max-bitrate" => settings.max_bitrate.to_value(),

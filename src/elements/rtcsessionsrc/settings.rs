@@ -84,6 +84,7 @@ pub struct Settings {
     pub video_chain: Option<String>,
     pub audio_chain: Option<String>,
     pub workflows: Option<String>,
+    pub max_upload: u64,
     /// Bits a second of each stream of video that is sent.
     pub min_bitrate: u32,
     pub max_bitrate: u32,
@@ -114,6 +115,7 @@ impl Default for Settings {
             video_chain: None,
             audio_chain: None,
             workflows: None,
+            max_upload: 1 << 30,
             min_bitrate: 300_000,
             max_bitrate: 2_000_000,
             stereo: true,

@@ -1,6 +1,8 @@
 //! How a visitor is spoken to on its data channels: a connection says what happens, a dialect says it in the words of the
 //! clients of one door.
 
+use std::time::Duration;
+
 use crate::logic::connection::EndReason;
 
 /// What is sent on a data channel.
@@ -33,6 +35,8 @@ pub enum News<'a> {
     Channel(&'a str),
     /// What was found in a frame, as JSON.
     Result(&'a str),
+    /// The same with the picture, as JPEG, that left the chain.
+    Picture { result: &'a str, jpeg: &'a [u8] },
     /// Something failed that the connection survives.
     Trouble(&'a str),
     /// The visitor is asked to start or to stop.
@@ -65,6 +69,16 @@ pub trait Dialect: Send {
     /// Reads what came on a channel; whatever the bytes are.
     fn hear(&mut self, label: &str, data: &[u8], binary: bool) -> Heard;
 
+    /// Whether what comes on that channel is a file.
+    fn is_file(&self, _label: &str) -> bool {
+        false
+    }
+
+    /// How long the visitor is told again and again that its source has ended, unless it goes.
+    fn lingers(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// The label of the channel that it listens to; `None` for the one that is open longest.
     fn channel(&self) -> Option<String>;
 }
@@ -77,7 +91,9 @@ impl Dialect for Plain {
     fn tell(&mut self, news: News<'_>) -> Vec<Pieces> {
         match news {
             News::Channel(_) | News::Trouble(_) => Vec::new(),
-            News::Result(json) => vec![vec![Payload::Text(json.to_owned())]],
+            News::Result(json) | News::Picture { result: json, .. } => {
+                vec![vec![Payload::Text(json.to_owned())]]
+            }
             News::Playing(playing) => {
                 let wish = serde_json::json!({ "desired_playing_state": playing });
                 vec![vec![Payload::json(&wish)]]

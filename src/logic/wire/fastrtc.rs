@@ -172,7 +172,7 @@ impl Dialect for FastRtc {
         match news {
             News::Channel(_) => vec![message("send_input", json!([]))],
             // A page fetches `/outputs`; one that reads the channel has it already.
-            News::Result(result) => {
+            News::Result(result) | News::Picture { result, .. } => {
                 let result = serde_json::from_str(result).unwrap_or(Value::Null);
                 vec![message("fetch_output", json!([result]))]
             }

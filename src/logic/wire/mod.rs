@@ -7,3 +7,4 @@ pub mod record;
 pub mod result;
 pub mod roboflow;
 pub mod sdp;
+pub mod upload;

@@ -78,7 +78,7 @@ impl FrameResult<'_> {
             BTreeMap::from([(self.output_name, Output { image, predictions })])
         });
         let document = Document {
-            video_metadata: self.video_metadata(),
+            video_metadata: video_metadata(self.facts, self.received_at, (self.width, self.height)),
             serialized_output_data,
             errors: self.found.err().into_iter().collect(),
             processing_complete: false,
@@ -89,21 +89,35 @@ impl FrameResult<'_> {
         };
         serde_json::to_string(&document).expect("its keys are strings")
     }
+}
 
-    fn video_metadata(&self) -> VideoMetadata<'_> {
-        let facts = self.facts;
-        VideoMetadata {
-            frame_id: facts.frame_id,
-            received_at: iso_8601(facts.arrival_time.unwrap_or(self.received_at)),
-            pts: facts.pts,
-            time_base: facts.time_base.map(|base| base.seconds()),
-            declared_fps: facts.declared_fps,
-            measured_fps: facts.measured_fps,
-            width: self.width,
-            height: self.height,
-            rtp_timestamp: facts.rtp_timestamp,
-            mid: facts.mid.as_deref(),
-        }
+/// Of a frame that nobody judged, what is known of the frame.
+pub fn without_result(facts: &FrameFacts, received_at: u64, size: (u32, u32)) -> String {
+    let metadata = video_metadata(facts, received_at, size);
+    serde_json::json!({
+        "video_metadata": metadata, "serialized_output_data": null, "errors": [], "processing_complete": false,
+        "termination_reason": null,
+    })
+    .to_string()
+}
+
+/// `received_at` is for frames that do not know when they arrived.
+fn video_metadata(
+    facts: &FrameFacts,
+    received_at: u64,
+    (width, height): (u32, u32),
+) -> VideoMetadata<'_> {
+    VideoMetadata {
+        frame_id: facts.frame_id,
+        received_at: iso_8601(facts.arrival_time.unwrap_or(received_at)),
+        pts: facts.pts,
+        time_base: facts.time_base.map(|base| base.seconds()),
+        declared_fps: facts.declared_fps,
+        measured_fps: facts.measured_fps,
+        width,
+        height,
+        rtp_timestamp: facts.rtp_timestamp,
+        mid: facts.mid.as_deref(),
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Every message to the client is binary: frame id, chunk index, total chunks (u32, little endian), then at most 48 KiB of JSON.
 
+use std::time::Duration;
+
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil::DateTime};
 use serde::de::{DeserializeOwned, Error};
@@ -13,6 +16,8 @@ use crate::logic::connection::EndReason;
 
 /// Longest piece of a message.
 const CHUNK: usize = 48 * 1024;
+/// What a slow handler is given to take what waits.
+const LINGER: Duration = Duration::from_secs(10);
 /// The channel that files come on.
 const UPLOAD: &str = "video_upload";
 /// Names of outputs that are kept.
@@ -41,6 +46,9 @@ pub struct Request {
     pub rtsp_url: Option<String>,
     #[serde(default)]
     pub mjpeg_url: Option<String>,
+    /// Whether the video is a file that comes over a channel.
+    #[serde(default)]
+    pub video_file_upload: bool,
     /// Seconds.
     #[serde(default)]
     pub processing_timeout: Option<u64>,
@@ -117,6 +125,12 @@ impl Request {
         self.workflow_configuration.workflows_parameters.as_ref()
     }
 
+    /// Whether an output by name is asked for, which may be the picture.
+    pub fn wants_outputs_by_name(&self) -> bool {
+        let names = self.data_output.as_deref().unwrap_or_default();
+        matches!(Outputs::of(names), Outputs::Named(_))
+    }
+
     pub fn is_realtime(&self) -> bool {
         self.webrtc_realtime_processing.unwrap_or(true)
     }
@@ -171,19 +185,20 @@ impl Outputs {
         }
     }
 
-    /// What is told of these, and what is missing.
-    fn pick(&self, found: Value) -> (Value, Vec<String>) {
+    /// What is told of these, and what is missing. A name that nothing else bears is the picture's, if there is one.
+    fn pick(&self, found: Value, mut picture: Option<Value>) -> (Value, Vec<String>) {
         let (names, Value::Object(mut found)) = (self, found) else {
             return (Value::Null, Vec::new());
         };
         match names {
             Self::None => (Value::Null, Vec::new()),
+            Self::All if found.is_empty() => (Value::Null, Vec::new()),
             Self::All => (Value::Object(found), Vec::new()),
             Self::Named(names) => {
                 let mut picked = Map::new();
                 let mut errors = Vec::new();
                 for name in names {
-                    match found.remove(name) {
+                    match found.remove(name).or_else(|| picture.take()) {
                         Some(value) => drop(picked.insert(name.clone(), value)),
                         None => errors.push(format!("Output '{name}' not found")),
                     }
@@ -202,6 +217,7 @@ pub struct Roboflow {
     declared_fps: Option<f64>,
     /// Whether results are acknowledged before more are made.
     paced: bool,
+    sends_file: bool,
     zone: TimeZone,
     /// The channel that it last opened to talk on.
     channel: Option<String>,
@@ -218,6 +234,7 @@ impl Roboflow {
             outputs: Outputs::of(request.data_output.as_deref().unwrap_or_default()),
             declared_fps: request.declared_fps.filter(|fps| fps.is_finite()),
             paced: !request.is_realtime(),
+            sends_file: request.video_file_upload,
             zone,
             channel: None,
             count: 0,
@@ -225,7 +242,7 @@ impl Roboflow {
         }
     }
 
-    fn result(&mut self, result: &str) -> Vec<Pieces> {
+    fn result(&mut self, result: &str, jpeg: Option<&[u8]>) -> Vec<Pieces> {
         let Ok(Value::Object(mut result)) = serde_json::from_str(result) else {
             return Vec::new();
         };
@@ -245,12 +262,27 @@ impl Roboflow {
             }
         }
         let found = result.remove("serialized_output_data");
-        let (picked, missing) = self.outputs.pick(found.unwrap_or(Value::Null));
+        let picture = jpeg.map(|jpeg| self.picture(jpeg, result.get("video_metadata")));
+        let found = found.filter(|found| !found.is_null());
+        let found = found.unwrap_or_else(|| Value::Object(Map::new()));
+        let (picked, missing) = self.outputs.pick(found, picture);
         result.insert("serialized_output_data".into(), picked);
         if let Some(Value::Array(errors)) = result.get_mut("errors") {
             errors.extend(missing.into_iter().map(Value::String));
         }
         vec![framed(self.count, &Value::Object(result))]
+    }
+
+    fn picture(&self, jpeg: &[u8], metadata: Option<&Value>) -> Value {
+        let of = |name: &str| metadata.and_then(|m| m.get(name)).cloned();
+        json!({
+            "type": "base64",
+            "value": BASE64.encode(jpeg),
+            "video_metadata": {
+                "video_identifier": "video", "frame_number": self.count, "frame_timestamp": of("received_at"),
+                "fps": of("declared_fps"), "measured_fps": of("measured_fps"), "comes_from_video_file": self.sends_file,
+            },
+        })
     }
 
     /// As its clients read it: local time, without a word about where that is.
@@ -345,7 +377,8 @@ impl Dialect for Roboflow {
                 self.channel = Some(label.to_owned());
                 Vec::new()
             }
-            News::Result(result) => self.result(result),
+            News::Result(result) => self.result(result, None),
+            News::Picture { result, jpeg } => self.result(result, Some(jpeg)),
             News::Trouble(text) => self.trouble(text),
             News::Over { reason, detail } => self.over(reason, detail),
         }
@@ -367,6 +400,15 @@ impl Dialect for Roboflow {
             taken: true,
             ..Heard::default()
         })
+    }
+
+    /// The SDK forgets an end that comes while frames wait for a slow handler, and takes it the next time.
+    fn lingers(&self) -> Duration {
+        LINGER
+    }
+
+    fn is_file(&self, label: &str) -> bool {
+        self.sends_file && label == UPLOAD
     }
 
     fn channel(&self) -> Option<String> {
@@ -517,6 +559,23 @@ mod tests {
             assert_eq!(!said["serialized_output_data"].is_null(), told, "{asked}");
             assert_eq!(said["errors"], errors);
         }
+    }
+
+    #[test]
+    fn a_picture_is_told_under_the_name_that_nothing_else_bears() {
+        let mut dialect = dialect(json!({ "data_output": ["predictions", "annotated"] }));
+        let result = result(0, 1);
+        let news = News::Picture {
+            result: &result,
+            jpeg: &[0xff, 0xd8],
+        };
+        let (_, said) = read(&dialect.tell(news));
+        assert_eq!(said["errors"], json!([]));
+        let found = &said["serialized_output_data"];
+        assert_eq!(found["annotated"]["type"], "base64");
+        assert_eq!(found["annotated"]["value"], "/9g=");
+        assert_eq!(found["annotated"]["video_metadata"]["frame_number"], 1);
+        assert!(found["predictions"]["predictions"].is_array());
     }
 
     #[test]

@@ -93,6 +93,13 @@ pub struct CheckedOffer {
     pub may_return: bool,
 }
 
+impl CheckedOffer {
+    /// Whether it has a line for audio or video.
+    pub fn has_media(&self) -> bool {
+        self.media.iter().any(|line| line.media().is_some())
+    }
+}
+
 /// One section of a description: the session's, or an m-line's.
 struct Section<'a> {
     lines: Vec<&'a str>,
@@ -189,12 +196,6 @@ pub fn check_offer(
         .sum();
     if candidates > MAX_CANDIDATES {
         return Err(SdpError::TooManyCandidates(candidates));
-    }
-    if !media
-        .iter()
-        .any(|m| matches!(m.kind(), Some("audio" | "video")))
-    {
-        return Err(SdpError::NoMedia);
     }
     let lines = check_mids(session, media)?;
     check_transport(session, media)?;
@@ -586,7 +587,7 @@ mod tests {
                 "m=application 9 X webrtc-datachannel\r\na=mid:0\r\na=ice-ufrag:user\r\na=ice-pwd:twenty-two-characters!\r\n",
             ],
         );
-        assert_eq!(check(&text, &[]).unwrap_err(), SdpError::NoMedia);
+        assert!(!check(&text, &[]).unwrap().has_media());
     }
 
     proptest::proptest! {

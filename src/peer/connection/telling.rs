@@ -1,16 +1,21 @@
 //! What a connection says: messages on the bus, texts to its visitor.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Connection, DATA_PER_SECOND, End, Output, lock};
 use crate::logic::connection::{EndReason, Phase};
+use crate::logic::frame_facts::FrameFacts;
 use crate::logic::wire::dialect::{News, last_text};
+use crate::logic::wire::result::without_result;
 use crate::peer::CAT;
 
 impl Connection {
     /// The visitor sent something on a data channel.
     pub fn on_message(&self, label: String, data: Vec<u8>, binary: bool, now: Instant) {
+        if self.agreement.file.is_some() && lock(&self.agreement.dialect).is_file(&label) {
+            return self.on_piece(label, &data);
+        }
         let allowed = {
             let mut rate = lock(&self.data_rate);
             let (messages, bytes) = &mut *rate;
@@ -162,6 +167,28 @@ impl Connection {
             // Without a reader nobody is told.
             let _ = outputs.send(Output::Result(json.as_str().into()));
         }
-        self.tell(News::Result(&json));
+        // Else it is told with the picture that it belongs to.
+        if !self.agreement.pictures {
+            self.wait_for_room();
+            self.tell(News::Result(&json));
+        }
+    }
+
+    /// A frame that left the video chain.
+    pub(super) fn on_picture(&self, facts: &FrameFacts, size: (u32, u32), jpeg: &[u8]) {
+        self.wait_for_room();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_nanos() as u64;
+        let unjudged = || without_result(facts, now, size);
+        let result = facts.json.clone().unwrap_or_else(unjudged);
+        let result = &result;
+        self.tell(News::Picture { result, jpeg });
+    }
+
+    /// Where nothing is to be missed, whoever says something waits for what was said before.
+    fn wait_for_room(&self) {
+        if self.agreement.lossless {
+            self.outbox.wait_for_room(|| self.end.get().is_some());
+        }
     }
 }
