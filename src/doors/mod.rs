@@ -10,6 +10,7 @@ use std::sync::Arc;
 use axum::Router;
 use tokio::sync::Semaphore;
 
+use crate::logic::wire::pull::Allowed;
 use crate::peer::chain::Chain;
 use crate::peer::session::Session;
 
@@ -31,6 +32,8 @@ pub struct Host {
     pub video_codecs: Arc<[&'static str]>,
     /// Chains by the ids of Roboflow's workflows.
     pub workflows: Arc<BTreeMap<String, Chain>>,
+    /// Hosts that visitors may have us pull from.
+    pub allow_pull: Arc<Allowed>,
     /// Bytes of the longest file that a visitor may send.
     pub max_upload: u64,
     /// Places for readers of results, and for pages that wait to be asked.
@@ -45,10 +48,12 @@ impl Host {
         video_codecs: Arc<[&'static str]>,
         workflows: BTreeMap<String, Chain>,
         max_upload: u64,
+        allow_pull: Allowed,
     ) -> Self {
         Self {
             workflows: Arc::new(workflows),
             max_upload,
+            allow_pull: Arc::new(allow_pull),
             session,
             launch: launch.into(),
             video_codecs,

@@ -19,11 +19,13 @@ use super::http::authorization;
 use super::{Host, Remote};
 use crate::logic::media::Media;
 use crate::logic::registry::Refused;
+use crate::logic::wire::pull::{Kind, Pull, PullError};
 use crate::logic::wire::roboflow::{Request, Roboflow, Wanted, answered};
 use crate::peer::args::{Args, from_json};
 use crate::peer::chain::Chain;
-use crate::peer::connection::{Agreement, Visitor};
+use crate::peer::connection::{Agreement, VideoSource, Visitor};
 use crate::peer::session::Refusal;
+use crate::peer::supply::Server;
 
 pub fn routes() -> Router<Host> {
     Router::new().route("/initialise_webrtc_worker", post(initialise))
@@ -44,7 +46,7 @@ async fn initialise(
             return (StatusCode::UNPROCESSABLE_ENTITY, Json(error.detail())).into_response();
         }
     };
-    let agreement = match agree(&host, &request) {
+    let agreement = match agree(&host, &request).await {
         Ok(agreement) => agreement,
         Err(problem) => {
             host.session
@@ -67,17 +69,8 @@ async fn initialise(
 }
 
 /// What can be done of what is asked for.
-fn agree(host: &Host, request: &Request) -> Result<Agreement, Problem> {
-    for (field, url) in [
-        ("rtsp_url", &request.rtsp_url),
-        ("mjpeg_url", &request.mjpeg_url),
-    ] {
-        if url.is_some() {
-            return Err(Problem::configuration(format!(
-                "{field}: this server pulls nothing"
-            )));
-        }
-    }
+async fn agree(host: &Host, request: &Request) -> Result<Agreement, Problem> {
+    let source = source(host, request).await?;
     if request.processing_timeout == Some(0) {
         return Err(Problem::configuration(
             "processing_timeout: 1 second is the least",
@@ -113,7 +106,39 @@ fn agree(host: &Host, request: &Request) -> Result<Agreement, Problem> {
         sends_back: sends_back && !pictures,
         lossless: !request.is_realtime(),
         pictures,
-        file: request.video_file_upload.then_some(host.max_upload),
+        source,
+    })
+}
+
+async fn source(host: &Host, request: &Request) -> Result<VideoSource, Problem> {
+    let asked = [
+        ("rtsp_url", &request.rtsp_url, Kind::Rtsp),
+        ("mjpeg_url", &request.mjpeg_url, Kind::Mjpeg),
+    ];
+    for (field, url, kind) in asked {
+        if let Some(url) = url {
+            let server = pull(host, url, kind).await;
+            let refused = |error| Problem::configuration(format!("{field}: {error}"));
+            return server.map(VideoSource::Pull).map_err(refused);
+        }
+    }
+    Ok(match request.video_file_upload {
+        true => VideoSource::Upload(host.max_upload),
+        false => VideoSource::Offer,
+    })
+}
+
+async fn pull(host: &Host, url: &str, kind: Kind) -> Result<Server, PullError> {
+    let pull = Pull::parse(url, kind)?;
+    host.allow_pull.name(&pull.host)?;
+    let found = tokio::net::lookup_host((pull.host.as_str(), pull.port)).await;
+    // A name that is not known has no address.
+    let addresses = found.into_iter().flatten().map(|address| address.ip());
+    let address = host.allow_pull.address(&pull.host, addresses)?;
+    Ok(Server {
+        kind,
+        uri: pull.uri(address),
+        user: pull.user,
     })
 }
 

@@ -305,7 +305,7 @@ impl Branch {
         let raw = Arc::new(Pump::new(builder, bound, when_full, Arc::new(side)));
         let tail = Tail {
             name: name.clone(),
-            from_file: matches!(supply, Supply::File(_)),
+            from_reel: matches!(supply, Supply::Reel(_)),
             raw: raw.clone(),
             lossless,
             stage: stage.clone(),
@@ -530,14 +530,14 @@ fn give_duration(buffer: &mut gst::Buffer, last: Option<gst::ClockTime>) {
     }
 }
 
-/// Frames of a file begin when the first one comes, and count from there.
+/// Frames that are played begin when the first one comes, and count from there.
 #[derive(Default)]
-struct FileClock {
+struct ReelClock {
     /// The first frame's own time, and when that was.
     first: Option<(gst::ClockTime, gst::ClockTime)>,
 }
 
-impl FileClock {
+impl ReelClock {
     fn stamp(&mut self, buffer: &mut gst::Buffer, name: &StreamName, now: gst::ClockTime) {
         let own = buffer.pts().unwrap_or_default();
         let (first, began) = *self.first.get_or_insert((own, now));
@@ -558,7 +558,7 @@ impl FileClock {
 /// What is behind the decoder, if there is one: hands frames over, and waits only where none is to be missed.
 struct Tail {
     name: StreamName,
-    from_file: bool,
+    from_reel: bool,
     raw: Arc<Pump>,
     lossless: bool,
     stage: Arc<dyn Stage>,
@@ -570,14 +570,14 @@ impl Tail {
     fn pad(self, media: Media) -> gst::Pad {
         let first = AtomicBool::new(true);
         let last_pts = Mutex::new(None);
-        let file_clock = Mutex::new(FileClock::default());
+        let reel_clock = Mutex::new(ReelClock::default());
         let raw = self.raw.clone();
-        let from_file = self.from_file;
+        let from_reel = self.from_reel;
         gst::Pad::builder(gst::PadDirection::Sink)
             .chain_function(move |pad, _, mut buffer| {
-                if self.from_file {
+                if self.from_reel {
                     let now = self.stage.running_time().unwrap_or_default();
-                    let mut clock = file_clock.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut clock = reel_clock.lock().unwrap_or_else(PoisonError::into_inner);
                     clock.stamp(&mut buffer, &self.name, now);
                 }
                 if media == Media::Video {
@@ -595,9 +595,9 @@ impl Tail {
                 self.hand_over(pad, buffer, caps);
                 Ok(gst::FlowSuccess::Ok)
             })
-            // Events end here: caps stay on the pad, and the branch's own end is decided elsewhere, but for that of a file.
+            // Events end here: caps stay on the pad, and the branch's own end is decided elsewhere, but for that of what is played.
             .event_function(move |_, _, event| {
-                if from_file && event.type_() == gst::EventType::Eos {
+                if from_reel && event.type_() == gst::EventType::Eos {
                     raw.finish();
                 }
                 true

@@ -21,7 +21,7 @@ use super::inlet::Inlet;
 use super::lane::{Lane, Lanes};
 use super::scene::{Job, Scene, forwarded_eos, private_pipeline};
 use super::stage::Stage;
-use super::supply::{FILE_MID, Reel};
+use super::supply::{From, NO_LINE, REEL, Reel, Server};
 use super::transport::{Command, Message, Outbox, Transport};
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::{EndReason, Phase};
@@ -86,8 +86,18 @@ pub struct Agreement {
     pub lossless: bool,
     /// Whether what leaves the video chain is told as pictures, beside the results.
     pub pictures: bool,
-    /// Its video is a file of at most so many bytes.
-    pub file: Option<u64>,
+    pub source: VideoSource,
+}
+
+/// Where a visitor's video comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VideoSource {
+    /// The lines of its offer.
+    Offer,
+    /// A file, of at most so many bytes, that it sends on a data channel.
+    Upload(u64),
+    /// A server.
+    Pull(Server),
 }
 
 impl Default for Agreement {
@@ -100,7 +110,7 @@ impl Default for Agreement {
             sends_back: true,
             lossless: false,
             pictures: false,
-            file: None,
+            source: VideoSource::Offer,
         }
     }
 }
@@ -121,8 +131,8 @@ impl Agreement {
         if !self.sends_back {
             returns.of_video = None;
         }
-        // A file has no line of its own.
-        if self.file.is_some() && returns.of_video == Some(Media::Video) {
+        // What does not come on a line has none of its own.
+        if self.source != VideoSource::Offer && returns.of_video == Some(Media::Video) {
             returns.video = returns.video.max(1);
         }
         returns
@@ -255,7 +265,10 @@ impl Connection {
             .unwrap_or_default();
         let connection = Arc::new_cyclic(|me| Self {
             id: place.id().clone(),
-            receiving: Mutex::new(agreement.file.map(Receiving::new)),
+            receiving: Mutex::new(match agreement.source {
+                VideoSource::Upload(limit) => Some(Receiving::new(limit)),
+                _ => None,
+            }),
             args: Mutex::new(
                 agreement
                     .args
@@ -355,9 +368,13 @@ impl Connection {
 
     /// The visitor's file is whole.
     fn on_file(&self, file: tempfile::NamedTempFile) {
+        self.play(From::File(file));
+    }
+
+    fn play(&self, from: From) {
         self.job(Job::Play(Reel {
             connection: self.id.clone(),
-            file,
+            from,
             realtime: !self.agreement.lossless,
         }));
     }
@@ -576,6 +593,9 @@ impl Connection {
                     time_limit = life.terms.time_limit.map(|limit| Instant::now() + limit);
                     self.enter(Phase::Playing);
                     self.stage.visitor_joined(&self);
+                    if let VideoSource::Pull(server) = &self.agreement.source {
+                        self.play(From::Server(server.clone()));
+                    }
                 }
                 back = returned(&mut at_work) => scene = back,
                 Some(job) = life.jobs.recv(), if scene.is_some() => {
@@ -704,6 +724,8 @@ impl Connection {
     pub fn on_bus(&self, pipeline: &gst::Pipeline, message: &gst::Message) {
         use gst::MessageView::*;
         match message.view() {
+            // Of what it pulls, a source tells the headers it sent.
+            Element(_) if of_reel(message) => {}
             Error(error) => {
                 let at = error.src().map(|s| s.name()).unwrap_or_default();
                 let detail = format!("{at}: {}", error.error());
@@ -799,7 +821,7 @@ impl BranchOwner for Connection {
 
     fn lane(&self, mid: &str, media: Media) -> (Arc<Lane>, AudioTerms) {
         let source = match mid {
-            FILE_MID => Source::Published(media, 0),
+            NO_LINE => Source::Published(media, 0),
             mid => Source::Stream(mid.to_owned()),
         };
         (self.lanes.open(source, media, None), self.audio)
@@ -843,6 +865,18 @@ impl BranchOwner for Connection {
         }
         true
     }
+}
+
+/// Whether it is said by what plays a file or pulls from a server.
+fn of_reel(message: &gst::Message) -> bool {
+    let mut at = message.src().cloned();
+    while let Some(object) = at {
+        if object.name() == REEL {
+            return true;
+        }
+        at = object.parent();
+    }
+    false
 }
 
 async fn reached(time: Option<Instant>) {

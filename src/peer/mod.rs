@@ -46,7 +46,7 @@ pub mod scene;
 pub mod session;
 pub mod sockets;
 pub mod stage;
-mod supply;
+pub mod supply;
 mod transport;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {

@@ -91,7 +91,7 @@ impl Scene {
     fn play(&mut self, job: Job) {
         let done = match job {
             Job::Open(inlet) => self.open(Supply::Network(inlet)),
-            Job::Play(reel) => self.open(Supply::File(reel)),
+            Job::Play(reel) => self.open(Supply::Reel(reel)),
             Job::Start(mid) => match self.branches.iter_mut().find(|b| b.name.mid == mid) {
                 Some(branch) => branch.start(self.group),
                 None => Ok(()),

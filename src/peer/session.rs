@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 use super::call::{Call, CallConfig, CallError};
 use super::chain::Chain;
 use super::codecs::Media;
-use super::connection::{Agreement, Connection, Output, Shared, Terms, Visitor};
+use super::connection::{Agreement, Connection, Output, Shared, Terms, VideoSource, Visitor};
 use super::scene::BEYOND_DRAIN;
 use super::sockets::{Addresses, Sockets};
 use super::stage::Stage;
@@ -163,7 +163,7 @@ impl Session {
         sdp: &str,
     ) -> Result<Answered, Refusal> {
         let offer = check_offer(sdp, &[], &agreement.returns(&*self.stage))?;
-        if !offer.has_media() && agreement.file.is_none() {
+        if !offer.has_media() && agreement.source == VideoSource::Offer {
             return Err(SdpError::NoMedia.into());
         }
         let place = self.registry.reserve(visitor.external_id.as_deref())?;

@@ -1,4 +1,4 @@
-//! Where the frames of a branch come from: the network, or a file that the visitor sent.
+//! Where the frames of a branch come from: the visitor's own stream, a file that it sent, or a server that it names.
 
 use std::sync::Arc;
 
@@ -6,16 +6,23 @@ use gst::prelude::*;
 use tempfile::NamedTempFile;
 
 use super::branch::BranchError;
-use super::codecs::Media;
+use super::codecs::{Media, set_if_possible};
 use super::inlet::Inlet;
 use crate::logic::registry::ConnectionId;
+use crate::logic::wire::pull::Kind;
 
-/// The mid of a file's stream, which no m-line may have.
-pub const FILE_MID: &str = "file";
+/// The mid of what has no m-line.
+pub const NO_LINE: &str = "source";
+
+/// The bin that plays it; what its elements say is no business of the application's.
+pub const REEL: &str = "rtc-reel";
+
+/// How long a server that is pulled from may be silent.
+const SILENCE: gst::ClockTime = gst::ClockTime::from_seconds(10);
 
 pub enum Supply {
     Network(Arc<Inlet>),
-    File(Reel),
+    Reel(Reel),
 }
 
 /// A stream's names.
@@ -28,12 +35,25 @@ pub struct StreamName {
     pub codec: &'static str,
 }
 
-/// A video file.
+/// Video that is played for a visitor.
 pub struct Reel {
     pub connection: ConnectionId,
-    pub file: NamedTempFile,
-    /// Whether it is played as fast as it was made to be, or as fast as it is taken.
+    pub from: From,
+    /// Whether a file is played as fast as it was made to be, or as fast as it is taken.
     pub realtime: bool,
+}
+
+pub enum From {
+    File(NamedTempFile),
+    Server(Server),
+}
+
+/// A server to pull from, checked before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub kind: Kind,
+    pub uri: String,
+    pub user: Option<(String, String)>,
 }
 
 impl Supply {
@@ -46,12 +66,15 @@ impl Supply {
                 media: inlet.codec.media(),
                 codec: inlet.codec.as_str(),
             },
-            Self::File(reel) => StreamName {
+            Self::Reel(reel) => StreamName {
                 connection: reel.connection.clone(),
-                mid: FILE_MID.into(),
-                id: format!("{}/{FILE_MID}", reel.connection),
+                mid: NO_LINE.into(),
+                id: format!("{}/{NO_LINE}", reel.connection),
                 media: Media::Video,
-                codec: "file",
+                codec: match reel.from {
+                    From::File(_) => "file",
+                    From::Server(_) => "pull",
+                },
             },
         }
     }
@@ -61,7 +84,7 @@ impl Supply {
         match self {
             Self::Network(_) if undecoded => Ok(Vec::new()),
             Self::Network(inlet) => Ok(inlet.codec.decoder()?),
-            Self::File(reel) => reel.elements(),
+            Self::Reel(reel) => Ok(vec![reel.bin()?.upcast()]),
         }
     }
 
@@ -78,19 +101,11 @@ impl Supply {
                 link(&static_pad(only, "src"), tail)?;
             }
             (Self::Network(inlet), []) => link(inlet.pump.pad(), tail)?,
-            (Self::File(_), [source, decoder, upright, rest @ ..]) => {
-                source.link(decoder)?;
-                link_when_there(decoder, upright);
-                let last = match rest {
-                    [pace] => {
-                        upright.link(pace)?;
-                        pace
-                    }
-                    _ => upright,
-                };
-                link(&static_pad(last, "src"), tail)?;
+            (Self::Reel(_), elements) => {
+                for bin in elements {
+                    link(&static_pad(bin, "src"), tail)?;
+                }
             }
-            (Self::File(_), _) => unreachable!("a file has these elements"),
         }
         Ok(())
     }
@@ -121,19 +136,76 @@ impl Supply {
 }
 
 impl Reel {
-    fn elements(&self) -> Result<Vec<gst::Element>, BranchError> {
-        let source = gst::ElementFactory::make("filesrc")
-            .property("location", self.file.path())
-            .build()?;
-        let decoder = gst::ElementFactory::make("decodebin").build()?;
-        let upright = gst::ElementFactory::make("videoflip")
-            .property_from_str("video-direction", "auto")
-            .build()?;
-        let mut elements = vec![source, decoder, upright];
-        if self.realtime {
-            elements.push(gst::ElementFactory::make("clocksync").build()?);
-        }
-        Ok(elements)
+    /// What plays it, with a ghost pad `src` for its pictures.
+    fn bin(&self) -> Result<gst::Bin, gst::glib::BoolError> {
+        let bin = gst::Bin::with_name(REEL);
+        let add = |factory: &str| {
+            let element = gst::ElementFactory::make(factory).build()?;
+            bin.add(&element)?;
+            Ok::<_, gst::glib::BoolError>(element)
+        };
+        let last = match &self.from {
+            From::File(file) => {
+                let (source, decoder) = (add("filesrc")?, add("decodebin")?);
+                source.set_property("location", file.path());
+                source.link(&decoder)?;
+                let upright = add("videoflip")?;
+                upright.set_property_from_str("video-direction", "auto");
+                link_when_there(&decoder, &upright);
+                match self.realtime {
+                    true => {
+                        let pace = add("clocksync")?;
+                        // The file begins now, not when the pipeline began to play.
+                        pace.set_property("sync-to-first", true);
+                        upright.link(&pace)?;
+                        pace
+                    }
+                    false => upright,
+                }
+            }
+            From::Server(server) if server.kind == Kind::Rtsp => {
+                let decoder = add("uridecodebin")?;
+                decoder.set_property("uri", &server.uri);
+                let user = server.user.clone();
+                decoder.connect("source-setup", false, move |args| {
+                    let source: gst::Element = args.get(1)?.get().ok()?;
+                    set_user(&source, user.as_ref());
+                    set_if_possible(&source, "protocols", "tcp");
+                    set_if_possible(&source, "tcp-timeout", &SILENCE.useconds().to_string());
+                    None
+                });
+                let upright = add("videoflip")?;
+                upright.set_property_from_str("video-direction", "auto");
+                link_when_there(&decoder, &upright);
+                upright
+            }
+            From::Server(server) => {
+                let (source, parts) = (add("souphttpsrc")?, add("multipartdemux")?);
+                source.set_property("location", &server.uri);
+                set_user(&source, server.user.as_ref());
+                // Where it would lead was not checked.
+                source.set_property("automatic-redirect", false);
+                source.set_property("is-live", true);
+                source.set_property("do-timestamp", true);
+                source.set_property("timeout", SILENCE.seconds() as u32);
+                // Else it waits for others before it tells of the first.
+                parts.set_property("single-stream", true);
+                source.link(&parts)?;
+                let decoder = add("jpegdec")?;
+                link_when_there(&parts, &decoder);
+                decoder
+            }
+        };
+        let ghost = gst::GhostPad::builder_with_target(&static_pad(&last, "src"))?;
+        bin.add_pad(&ghost.name("src").build())?;
+        Ok(bin)
+    }
+}
+
+fn set_user(source: &gst::Element, user: Option<&(String, String)>) {
+    if let Some((user, password)) = user {
+        set_if_possible(source, "user-id", user);
+        set_if_possible(source, "user-pw", password);
     }
 }
 
@@ -141,17 +213,15 @@ fn static_pad(element: &gst::Element, name: &str) -> gst::Pad {
     element.static_pad(name).expect("it is a filter")
 }
 
-/// The first stream of video that a decoder finds goes on.
-fn link_when_there(decoder: &gst::Element, next: &gst::Element) {
+/// The first stream that fits goes on.
+fn link_when_there(from: &gst::Element, next: &gst::Element) {
     let next = next.downgrade();
-    decoder.connect_pad_added(move |_, pad| {
-        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-        let video = caps.iter().any(|s| s.name() == "video/x-raw");
-        if let Some(sink) = next.upgrade().map(|next| static_pad(&next, "sink"))
-            && video
-            && !sink.is_linked()
-        {
-            // What does not link is said by the decoder, which has nowhere to go.
+    from.connect_pad_added(move |_, pad| {
+        let Some(sink) = next.upgrade().map(|next| static_pad(&next, "sink")) else {
+            return;
+        };
+        if !sink.is_linked() && pad.query_caps(None).can_intersect(&sink.query_caps(None)) {
+            // What does not link is said by whoever has nowhere to go.
             let _ = pad.link(&sink);
         }
     });

@@ -1,9 +1,9 @@
 """A user's script on Roboflow's `inference_sdk`, as it comes from PyPI; only `api_url` is ours.
 
     python client_sdk.py http://127.0.0.1:8080 [--workflow ID] [--model] [--stream NAME] [--data NAME] [--every] [--frames N]
-        [--file PATH [--realtime] [--track]] [--fps F] [--timeout S] [--parameters JSON] [--reconfigure] [--slow S] [--close-from data|frame]
+        [--file PATH [--realtime] [--track] | --rtsp URL | --mjpeg URL] [--fps F] [--timeout S] [--parameters JSON] [--reconfigure] [--slow S] [--close-from data|frame]
 
-Sends a scene from a ManualSource, or a file, and tells as JSON lines, each with the monotonic time `at`: `started`, `frame` (its pts, size
+Sends a scene from a ManualSource, or a file, or names a server to pull from, and tells as JSON lines, each with the monotonic time `at`: `started`, `frame` (its pts, size
 and whether predictions were paired with it), `data` (what on_data got), `predictions` (what on_data("predictions") got),
 `error`, `failed`, `over`. Sends N frames, then closes, unless it was closed before.
 """
@@ -16,7 +16,7 @@ import time
 
 import scenes
 from inference_sdk import InferenceHTTPClient
-from inference_sdk.webrtc import ManualSource, StreamConfig, VideoFileSource
+from inference_sdk.webrtc import ManualSource, MJPEGSource, RTSPSource, StreamConfig, VideoFileSource
 
 
 # Handlers are called from several threads.
@@ -38,6 +38,10 @@ def metadata_of(metadata):
 
 
 def source_of(args):
+    if args.rtsp:
+        return RTSPSource(args.rtsp)
+    if args.mjpeg:
+        return MJPEGSource(args.mjpeg)
     if not args.file:
         return ManualSource()
     return VideoFileSource(args.file, use_datachannel_frames=not args.track, realtime_processing=args.realtime)
@@ -114,7 +118,7 @@ def main(args):
     try:
         session._ensure_started()
         tell("started")
-        if not args.file:
+        if isinstance(source, ManualSource):
             threading.Thread(target=send, args=(args, source, session), daemon=True).start()
         if args.wait:
             session.wait()
@@ -140,6 +144,8 @@ if __name__ == "__main__":
     parser.add_argument("--timeout", type=int)
     parser.add_argument("--parameters", default="{}")
     parser.add_argument("--file")
+    parser.add_argument("--rtsp", metavar="URL")
+    parser.add_argument("--mjpeg", metavar="URL")
     parser.add_argument("--realtime", action="store_true")
     parser.add_argument("--track", action="store_true", help="the file's frames come back as video")
     parser.add_argument("--reconfigure", action="store_true", help="ask for data in the middle")

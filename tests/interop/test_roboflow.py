@@ -1,15 +1,20 @@
 """Roboflow's own `inference_sdk` from PyPI talks to us: only its `api_url` is changed."""
 
+import io
 import json
+import time
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 import scenes
 
-from conftest import CHAIN, MODEL, ROOT
+from conftest import CHAIN, MODEL, ROOT, Client
 from test_refusals import post, sdp  # noqa: F401: one is a fixture
 
 ANNOTATE = f"framemeta ! inferencefilter model={MODEL} ! framemetaoverlay"
@@ -136,6 +141,7 @@ def test_refusals_are_of_the_shape_that_the_sdk_shows(serve, visit, sdp):  # noq
         ({"stream_output": ["boxes"]}, 400, "boxes"),
         ({"rtsp_url": "rtsp://192.0.2.1/"}, 400, "rtsp_url"),
         ({"mjpeg_url": "http://127.0.0.1/"}, 400, "mjpeg_url"),
+        ({"mjpeg_url": "file:///etc/passwd"}, 400, "is right"),
         ({"webrtc_offer": {"type": "offer", "sdp": "v=0\r\nnonsense"}}, 400, "nonsense"),
         ({"webrtc_offer": {"type": "offer", "sdp": sdp.replace("m=audio", "m=audio 9 x 0\r\n" * 1000 + "m=audio", 1)}}, 400, "m-lines"),
     ]:
@@ -233,3 +239,96 @@ def test_ping_on_the_upload_channel_is_answered(serve, visit):
     client.event("open")
     client.ask("bytes 07")
     assert client.event("answer")["bytes"] == "07"
+
+
+@pytest.fixture
+def camera():
+    """The port of an HTTP server with a scene at /live as JPEGs, and a redirect to it at /elsewhere."""
+    pictures = []
+    for number in range(scenes.LENGTH):
+        file = io.BytesIO()
+        Image.fromarray(scenes.picture("three", number)).save(file, "jpeg")
+        pictures.append(file.getvalue())
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/elsewhere":
+                self.send_response(302)
+                self.send_header("Location", "/live")
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            since = time.monotonic()
+            try:
+                for number in range(900):
+                    picture = pictures[number % scenes.LENGTH]
+                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+                    self.wfile.write(head.encode() + picture + b"\r\n")
+                    time.sleep(max(0, since + (number + 1) / 30 - time.monotonic()))
+            except OSError:
+                pass  # Nobody looks any more.
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+
+
+def test_mjpeg_camera_is_pulled_from(serve, visit, camera):
+    server = serve(f'video-chain="{ANNOTATE}" allow-pull=127.0.0.1')
+    client = use(visit, server, "--mjpeg", f"http://127.0.0.1:{camera}/live", "--stream", "image", "--data", "*")
+    frames = client.event("frame", count=10)
+    assert frames[0]["size"] == [640, 480]
+    found = client.event("predictions", count=20)
+    assert {name for e in found[10:] for name in e["classes"]} == SHAPES
+    server.message("rtc-stream-started", codec="pull")
+
+
+def test_rtsp_camera_is_pulled_from_and_its_password_is_kept(serve, visit, clip, log):
+    camera = Client(str(clip), log, script="rtsp_server.py", python="/usr/bin/python3")
+    port = camera.event("listening")["port"]
+    server = serve(f'video-chain="{ANNOTATE}" allow-pull=127.0.0.1')
+    url = f"rtsp://me:secret@127.0.0.1:{port}/live"
+    client = use(visit, server, "--rtsp", url, "--stream", "image", "--data", "predictions")
+    client.event("frame", count=5)
+    client.event("predictions", count=5)
+    # A file's end ends the session, as a camera's would.
+    client.event("over", timeout=60)
+    assert server.message("rtc-connection-ended", door="roboflow")["reason"] == "source-ended"
+    wrong = use(visit, server, "--rtsp", url.replace("secret", "wr0ng"), "--stream", "image")
+    wrong.event("over", timeout=60)
+    server.message("rtc-connection-ended", reason="handler-error")
+    camera.end()
+    # Neither in messages nor in what was logged.
+    assert "secret" not in log.read_text(errors="replace") and "wr0ng" not in log.read_text(errors="replace")
+
+
+@pytest.mark.parametrize(
+    "allowed, url, named",
+    [
+        ("", "http://127.0.0.1:{}/live", "pulls nothing"),
+        ("192.0.2.1", "http://127.0.0.1:{}/live", "127.0.0.1"),
+        ("*", "http://127.0.0.1:{}/live", "private address"),
+        ("*", "http://localhost:{}/live", "private address"),
+        ("*", "http://[::ffff:127.0.0.1]:{}/live", "private address"),
+        ("*", "http://169.254.169.254/latest/meta-data/", "private address"),
+        ("*", "http://2130706433:{}/live", "private address"),
+    ],
+)
+def test_nothing_else_is_pulled_from(serve, visit, camera, allowed, url, named):
+    server = serve(f'video-chain="{ANNOTATE}"' + (allowed and f" allow-pull={allowed}"))
+    refused = use(visit, server, "--mjpeg", url.format(camera), "--stream", "image").event("failed")
+    assert "HTTP 400" in refused["why"] and named in refused["why"]
+
+
+def test_redirect_of_an_allowed_host_is_not_followed(serve, visit, camera):
+    server = serve(f'video-chain="{ANNOTATE}" allow-pull=127.0.0.1')
+    client = use(visit, server, "--mjpeg", f"http://127.0.0.1:{camera}/elsewhere", "--stream", "image")
+    client.event("over")
+    assert server.message("rtc-connection-ended", door="roboflow")["reason"] == "handler-error"
+    assert not client.all("frame")

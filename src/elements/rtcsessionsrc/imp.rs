@@ -116,6 +116,7 @@ impl RtcSessionSrc {
                 video_codecs,
                 plan.workflows,
                 settings.max_upload,
+                plan.allow_pull,
             ),
             session,
             _prototypes: prototypes,
@@ -460,6 +461,12 @@ impl ObjectImpl for RtcSessionSrc {
                     "Folder with files ID.launch, each a video-chain for clients of the Roboflow door that ask for the workflow ID; read when the element gets READY. Unset gives all of them video-chain",
                     None,
                 ),
+                text(
+                    "allow-pull",
+                    "Allow pull",
+                    "Hosts, separated by commas, that clients of the Roboflow door may have video pulled from (rtsp_url, mjpeg_url); * allows every host with a public address, a private one is opened only where it or its name is listed. Empty turns pulling off",
+                    Some(&default.allow_pull),
+                ),
                 glib::ParamSpecUInt64::builder("max-upload")
                     .nick("Maximum upload")
                     .blurb("Longest video file, in bytes, that a client of the Roboflow door may send; it is kept in the folder for temporary files while it is played")
@@ -521,6 +528,7 @@ impl ObjectImpl for RtcSessionSrc {
                 "video-chain" => settings.video_chain = text(),
                 "audio-chain" => settings.audio_chain = text(),
                 "workflows" => settings.workflows = text(),
+                "allow-pull" => settings.allow_pull = text().unwrap_or_default(),
                 "max-upload" => settings.max_upload = value.get().expect(TYPED),
                 "session" => settings.session = text().unwrap_or_default(),
                 "min-bitrate" => settings.min_bitrate = number(),
@@ -561,6 +569,7 @@ impl ObjectImpl for RtcSessionSrc {
             "video-chain" => settings.video_chain.to_value(),
             "audio-chain" => settings.audio_chain.to_value(),
             "workflows" => settings.workflows.to_value(),
+            "allow-pull" => settings.allow_pull.to_value(),
             "max-upload" => settings.max_upload.to_value(),
             "session" => settings.session.to_value(),
             "min-bitrate" => settings.min_bitrate.to_value(),

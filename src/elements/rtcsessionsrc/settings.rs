@@ -12,6 +12,7 @@ use crate::doors::http::Listen;
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::Patience;
 use crate::logic::media::Media;
+use crate::logic::wire::pull::Allowed;
 use crate::peer::chain::{Chain, ChainError};
 use crate::peer::codecs::Codec;
 use crate::peer::connection::Terms;
@@ -85,6 +86,7 @@ pub struct Settings {
     pub audio_chain: Option<String>,
     pub workflows: Option<String>,
     pub max_upload: u64,
+    pub allow_pull: String,
     /// Bits a second of each stream of video that is sent.
     pub min_bitrate: u32,
     pub max_bitrate: u32,
@@ -116,6 +118,7 @@ impl Default for Settings {
             audio_chain: None,
             workflows: None,
             max_upload: 1 << 30,
+            allow_pull: String::new(),
             min_bitrate: 300_000,
             max_bitrate: 2_000_000,
             stereo: true,
@@ -155,6 +158,7 @@ pub struct Plan {
     pub audio_chain: Option<Chain>,
     /// Video chains by name.
     pub workflows: BTreeMap<String, Chain>,
+    pub allow_pull: Allowed,
 }
 
 impl Settings {
@@ -248,6 +252,7 @@ impl Settings {
             video_chain,
             audio_chain,
             workflows: workflows(self.workflows.as_deref())?,
+            allow_pull: Allowed::new(words(&self.allow_pull)),
         })
     }
 

@@ -3,6 +3,7 @@
 pub mod dialect;
 pub mod fastrtc;
 pub mod offer;
+pub mod pull;
 pub mod record;
 pub mod result;
 pub mod roboflow;

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Connection, DATA_PER_SECOND, End, Output, lock};
+use super::{Connection, DATA_PER_SECOND, End, Output, VideoSource, lock};
 use crate::logic::connection::{EndReason, Phase};
 use crate::logic::frame_facts::FrameFacts;
 use crate::logic::wire::dialect::{News, last_text};
@@ -13,7 +13,9 @@ use crate::peer::CAT;
 impl Connection {
     /// The visitor sent something on a data channel.
     pub fn on_message(&self, label: String, data: Vec<u8>, binary: bool, now: Instant) {
-        if self.agreement.file.is_some() && lock(&self.agreement.dialect).is_file(&label) {
+        if matches!(self.agreement.source, VideoSource::Upload(_))
+            && lock(&self.agreement.dialect).is_file(&label)
+        {
             return self.on_piece(label, &data);
         }
         let allowed = {
