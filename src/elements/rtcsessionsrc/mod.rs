@@ -50,6 +50,17 @@
  * An upstream custom event `rtc-interrupt` from an element of a chain, or the action of that name, drops what is on its way
  * to the visitor.
  *
+ * A chain whose sink pad takes nothing but encoded frames, such as `capsfilter caps=video/x-vp8`, is given them as they
+ * come, undecoded, and only codecs that fit are negotiated.
+ *
+ * ## Doors
+ *
+ * Each door speaks to the clients of one kind in their words; all share the listener, the limit and the list of
+ * connections. FastRTC's clients bring their id, may trickle, and hear of results as `fetch_output`. Roboflow's
+ * `inference_sdk` chooses a chain by its workflow's id (property workflows) and gets results in its own framing; it may ask
+ * for every frame instead of the newest (`realtime_processing=False`), which then wait for the chain, whose source
+ * is not live; for a video file that it sends (max-upload); and for a camera that we pull from (allow-pull).
+ *
  * ## The connections
  *
  * The property `connections` and the actions `get-connection`, `end-connection`, `send-data` and `set-args` reach
