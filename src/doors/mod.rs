@@ -21,6 +21,7 @@ mod monitor;
 mod offer;
 mod page;
 mod roboflow;
+mod rtc_config;
 
 /// What every door is given.
 #[derive(Clone)]
@@ -65,7 +66,9 @@ impl Host {
 
 /// What is served whatever the doors.
 fn common_routes() -> Router<Host> {
-    monitor::routes().merge(events::outputs_routes())
+    monitor::routes()
+        .merge(events::outputs_routes())
+        .merge(rtc_config::routes())
 }
 
 /// Where a request came from.

@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 
-use super::{Host, Remote};
+use super::Host;
 
 /// Nothing from elsewhere, and nobody else's frame around it.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; \
@@ -31,17 +31,6 @@ pub fn routes() -> Router<Host> {
             file("text/css; charset=utf-8", include_str!("page/page.css")),
         )
         .route("/info", get(info))
-        .route("/ice-servers", get(ice_servers))
-}
-
-/// What a client's RTCPeerConnection is configured with.
-async fn ice_servers(State(host): State<Host>, remote: Remote) -> Response {
-    let servers = host.session.ice_servers(remote.0).await;
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (headers, servers.unwrap_or_else(|| "[]".into())).into_response()
 }
 
 fn serve(kind: &'static str, text: &'static str) -> Response {

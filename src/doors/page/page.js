@@ -276,9 +276,9 @@ class Call {
   async connect(stream) {
     this.stream = stream;
     if (this.ended) return stopTracks(stream);
-    const iceServers = await this.iceServers();
+    const config = await this.rtcConfig();
     if (this.ended) return;
-    const pc = this.pc = new RTCPeerConnection({ iceServers });
+    const pc = this.pc = new RTCPeerConnection(config);
     const channel = pc.createDataChannel("results");
     channel.onmessage = ({ data }) => this.receive(data);
     channel.onclose = () => this.end("The server ended the connection.");
@@ -301,12 +301,12 @@ class Call {
     this.watchRoundTrip();
   }
 
-  /** What the server's application names; without any the local network is enough. */
-  async iceServers() {
+  /** With the ICE servers that the server's application names; without any the local network is enough. */
+  async rtcConfig() {
     try {
-      return await (await fetch("ice-servers", { signal: this.aborter.signal })).json();
+      return await (await fetch("rtc-config", { signal: this.aborter.signal })).json();
     } catch {
-      return [];
+      return {};
     }
   }
 

@@ -73,7 +73,7 @@
  * | `GET /outputs?webrtc_id=ID` | the results of one as server-sent events: `output` (a result's JSON), `dropped` (`{"dropped":n}`, of a reader more than 64 behind), `end` |
  * | `GET /metrics` | figures as OpenMetrics text; from this machine only |
  * | `GET /healthz` | 200 while the listener serves |
- * | `GET /ice-servers` | what `request-ice-servers` says, for the page |
+ * | `GET /rtc-config` | `{"iceServers","iceTransportPolicy"}` for a client's RTCPeerConnection, with what `request-ice-servers` says |
  * | `GET /desired-playing-state` | `true`, `false` or `null` as server-sent events, for the page |
  *
  * The figures of inference count what `inferencesink` and `inferencefilter` say in `inference-stats` messages inside
