@@ -84,6 +84,7 @@ fn run(count: usize) {
         .property("listen", "http://127.0.0.1:0")
         .property("video-chain", "framemeta ! fakesink")
         .property("max-connections", 1000u32)
+        .property("max-pending", 0u32)
         .property("disconnect-timeout", 1000u32)
         .build()
         .expect("it is registered");

@@ -237,6 +237,7 @@ fn serve(chain: &str, bitrate: Option<u32>) {
         .property("listen", "http://127.0.0.1:0")
         .property("video-chain", chain)
         .property("max-connections", 100u32)
+        .property("max-pending", 0u32)
         .property_if_some("min-bitrate", bitrate)
         .property_if_some("max-bitrate", bitrate)
         .build()

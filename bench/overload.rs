@@ -72,6 +72,7 @@ fn run(seconds: u64) {
             "framemeta ! inferencesink model=models/shapes.onnx",
         )
         .property("max-connections", 1000u32)
+        .property("max-pending", 0u32)
         .build()
         .expect("it is registered");
     let pipeline = gst::Pipeline::new();

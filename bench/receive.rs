@@ -78,6 +78,7 @@ fn measure(count: usize) -> serde_json::Value {
         .property("listen", "http://127.0.0.1:0")
         .property("video-chain", "fakesink sync=false")
         .property("max-connections", 64u32)
+        .property("max-pending", 0u32)
         .build()
         .expect("it is registered");
     pipeline.add(&source).expect("it is alone");

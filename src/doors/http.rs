@@ -423,7 +423,9 @@ impl From<Refusal> for Problem {
             Refusal::Place(Refused::Full(_) | Refused::Leaving(_) | Refused::Closed)
             | Refusal::Gone => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::NoSuchConnection(_) => StatusCode::NOT_FOUND,
-            Refusal::TooOften | Refusal::TooManyCandidates => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Place(Refused::Pending(_))
+            | Refusal::TooOften
+            | Refusal::TooManyCandidates => StatusCode::TOO_MANY_REQUESTS,
             Refusal::NotAuthorized => StatusCode::FORBIDDEN,
             Refusal::Sdp(_) | Refusal::Call(_) => StatusCode::BAD_REQUEST,
         };

@@ -4,6 +4,7 @@
 //! ended [leaves](Place::leave) first: its slot and its id are free at once, though it is not gone yet.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,10 @@ pub enum Refused {
     Full(u32),
     #[error("{0} visitors who have left are still being taken apart; try again later")]
     Leaving(usize),
+    #[error(
+        "{0} connections of this address are not made yet (max-pending); try again when they are"
+    )]
+    Pending(u32),
     #[error("a connection with the id {0:?} exists already")]
     Duplicate(String),
     #[error("the server is shutting down")]
@@ -64,6 +69,10 @@ fn full(limit: u32) -> String {
 
 struct Entry<T> {
     external_id: Option<String>,
+    /// Where its offer came from.
+    remote: IpAddr,
+    /// ICE and DTLS have not come to an end.
+    pending: bool,
     /// Absent until the answer was handed out.
     handle: Option<T>,
     /// It is being ended, and takes up no slot any more.
@@ -81,6 +90,7 @@ struct Inner<T> {
     entries: HashMap<ConnectionId, Entry<T>>,
     early: VecDeque<Early>,
     limit: u32,
+    max_pending: u32,
     closed: bool,
 }
 
@@ -107,13 +117,19 @@ impl<T> Inner<T> {
         self.entries.values().filter(|entry| !entry.leaving)
     }
 
-    fn refuses(&self) -> Option<Refused> {
+    fn refuses(&self, remote: IpAddr) -> Option<Refused> {
         if self.present().count() as u64 >= u64::from(self.limit) {
             return Some(Refused::Full(self.limit));
         }
         // Those that do not get away in time are not let grow without bound either.
         let leaving = self.entries.values().filter(|entry| entry.leaving).count();
-        (leaving >= MAX_LEAVING.max(self.limit as usize)).then_some(Refused::Leaving(leaving))
+        if leaving >= MAX_LEAVING.max(self.limit as usize) {
+            return Some(Refused::Leaving(leaving));
+        }
+        // One client that never comes shall not take every place.
+        let pending = self.present().filter(|e| e.pending && e.remote == remote);
+        (self.max_pending > 0 && pending.count() as u64 >= u64::from(self.max_pending))
+            .then_some(Refused::Pending(self.max_pending))
     }
 }
 
@@ -131,12 +147,14 @@ impl<T> Clone for Registry<T> {
 }
 
 impl<T: Clone> Registry<T> {
-    pub fn new(limit: u32) -> Self {
+    /// With places for `limit` connections, of which `max_pending` of one address may be on their way; 0 is any number.
+    pub fn new(limit: u32, max_pending: u32) -> Self {
         Self {
             inner: Arc::new(Mutex::new(Inner {
                 entries: HashMap::new(),
                 early: VecDeque::new(),
                 limit,
+                max_pending,
                 closed: false,
             })),
         }
@@ -147,7 +165,9 @@ impl<T: Clone> Registry<T> {
     }
 
     /// Takes a place; it is free again when the returned value is dropped.
-    pub fn reserve(&self, external_id: Option<&str>) -> Result<Place<T>, Refused> {
+    pub fn reserve(&self, external_id: Option<&str>, remote: IpAddr) -> Result<Place<T>, Refused> {
+        // An IPv4 client of a socket that takes both kinds.
+        let remote = remote.to_canonical();
         self.with(|inner| {
             if inner.closed {
                 return Err(Refused::Closed);
@@ -159,7 +179,7 @@ impl<T: Clone> Registry<T> {
             {
                 return Err(Refused::Duplicate(id.to_owned()));
             }
-            if let Some(refused) = inner.refuses() {
+            if let Some(refused) = inner.refuses(remote) {
                 return Err(refused);
             }
             let id = ConnectionId::random();
@@ -167,6 +187,8 @@ impl<T: Clone> Registry<T> {
                 id.clone(),
                 Entry {
                     external_id: external_id.map(str::to_owned),
+                    remote,
+                    pending: true,
                     handle: None,
                     leaving: false,
                 },
@@ -269,6 +291,15 @@ impl<T: Clone> Place<T> {
 }
 
 impl<T: Clone> Place<T> {
+    /// ICE and DTLS have come to their end: it is pending no more.
+    pub fn connected(&self) {
+        self.registry.with(|inner| {
+            if let Some(entry) = inner.entries.get_mut(&self.id) {
+                entry.pending = false;
+            }
+        });
+    }
+
     /// It is being ended: its slot and its client's id are free from now on.
     pub fn leave(&self) {
         self.registry.with(|inner| {
@@ -298,22 +329,26 @@ impl<T: Clone> Drop for Place<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     #[test]
     fn a_dropped_place_is_free_again() {
-        let registry = Registry::<u32>::new(1);
-        let place = registry.reserve(None).unwrap();
-        assert_eq!(registry.reserve(None).err(), Some(Refused::Full(1)));
+        let registry = Registry::<u32>::new(1, 0);
+        let place = registry.reserve(None, HERE).unwrap();
+        assert_eq!(registry.reserve(None, HERE).err(), Some(Refused::Full(1)));
         drop(place);
         assert!(registry.is_empty());
-        assert!(registry.reserve(None).is_ok());
+        assert!(registry.reserve(None, HERE).is_ok());
     }
 
     #[test]
     fn a_connection_is_found_between_commit_and_end() {
-        let registry = Registry::new(2);
-        let place = registry.reserve(None).unwrap();
+        let registry = Registry::new(2, 0);
+        let place = registry.reserve(None, HERE).unwrap();
         let id = place.id().clone();
         assert_eq!(registry.find(id.as_str()), None);
         place.commit(7).unwrap();
@@ -324,14 +359,14 @@ mod tests {
 
     #[test]
     fn a_connection_that_is_being_ended_frees_its_slot_and_its_id_at_once() {
-        let registry = Registry::new(1);
-        let place = registry.reserve(Some("abc")).unwrap();
+        let registry = Registry::new(1, 0);
+        let place = registry.reserve(Some("abc"), HERE).unwrap();
         place.commit(7).unwrap();
         assert_eq!(registry.find("abc"), Some(7));
         place.leave();
         assert_eq!((registry.len(), registry.find("abc")), (0, None));
         assert_eq!(registry.all(), [7], "it is not gone yet");
-        let next = registry.reserve(Some("abc")).unwrap();
+        let next = registry.reserve(Some("abc"), HERE).unwrap();
         drop(place);
         assert_eq!(registry.len(), 1);
         drop(next);
@@ -339,23 +374,23 @@ mod tests {
 
     #[test]
     fn those_that_do_not_get_away_are_bounded() {
-        let registry = Registry::<u32>::new(2);
+        let registry = Registry::<u32>::new(2, 0);
         let stuck: Vec<_> = (0..MAX_LEAVING)
             .map(|_| {
-                let place = registry.reserve(None).unwrap();
+                let place = registry.reserve(None, HERE).unwrap();
                 place.leave();
                 place
             })
             .collect();
-        let refused = registry.reserve(None).err();
+        let refused = registry.reserve(None, HERE).err();
         assert_eq!(refused, Some(Refused::Leaving(MAX_LEAVING)));
         drop(stuck);
-        assert!(registry.reserve(None).is_ok());
+        assert!(registry.reserve(None, HERE).is_ok());
     }
 
     #[test]
     fn candidates_wait_for_their_offer_so_many_and_so_long() {
-        let registry = Registry::<u32>::new(2);
+        let registry = Registry::<u32>::new(2, 0);
         let start = Instant::now();
         let came = |id: &str, text: &str, at: Instant| registry.candidate(id, text, at);
         assert_eq!(came("a", "first", start), Candidate::Kept);
@@ -369,7 +404,7 @@ mod tests {
             assert_eq!(came("c", "one of many", now), Candidate::Kept);
         }
         assert_eq!(came("c", "one too many", now), Candidate::NoRoom);
-        let place = registry.reserve(Some("d")).unwrap();
+        let place = registry.reserve(Some("d"), HERE).unwrap();
         place.commit(4).unwrap();
         assert_eq!(came("d", "of one that stands", now), Candidate::For(4));
         assert_eq!(registry.take_candidates("b", now), ["other"]);
@@ -377,22 +412,54 @@ mod tests {
 
     #[test]
     fn external_ids_are_unique_while_they_live() {
-        let registry = Registry::<u32>::new(2);
-        let place = registry.reserve(Some("abc")).unwrap();
+        let registry = Registry::<u32>::new(2, 0);
+        let place = registry.reserve(Some("abc"), HERE).unwrap();
         assert_eq!(
-            registry.reserve(Some("abc")).err(),
+            registry.reserve(Some("abc"), HERE).err(),
             Some(Refused::Duplicate("abc".into()))
         );
         drop(place);
-        assert!(registry.reserve(Some("abc")).is_ok());
+        assert!(registry.reserve(Some("abc"), HERE).is_ok());
     }
 
     #[test]
     fn a_closed_registry_admits_nobody_not_even_who_was_being_answered() {
-        let registry = Registry::<u32>::new(2);
-        let early = registry.reserve(None).unwrap();
+        let registry = Registry::<u32>::new(2, 0);
+        let early = registry.reserve(None, HERE).unwrap();
         registry.close();
-        assert_eq!(registry.reserve(None).err(), Some(Refused::Closed));
+        assert_eq!(registry.reserve(None, HERE).err(), Some(Refused::Closed));
         assert_eq!(early.commit(1), Err(Refused::Closed));
+    }
+
+    #[test]
+    fn connections_of_one_address_that_are_not_made_are_bounded() {
+        let registry = Registry::<u32>::new(9, 2);
+        let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().into();
+        let there = IpAddr::from([192, 0, 2, 1]);
+        let reserve = |remote| registry.reserve(None, remote);
+        let first = reserve(HERE).unwrap();
+        let second = reserve(mapped).unwrap();
+        assert_eq!(reserve(HERE).err(), Some(Refused::Pending(2)));
+        let elsewhere = [there, there].map(|remote| reserve(remote).unwrap());
+        assert_eq!(reserve(there).err(), Some(Refused::Pending(2)));
+        first.commit(1).unwrap();
+        assert_eq!(reserve(mapped).err(), Some(Refused::Pending(2)));
+        first.connected();
+        let third = reserve(HERE).unwrap();
+        assert_eq!(reserve(HERE).err(), Some(Refused::Pending(2)));
+        second.leave();
+        let fourth = reserve(HERE).unwrap();
+        drop(third);
+        assert!(reserve(HERE).is_ok());
+        assert_eq!(registry.len(), 2 + elsewhere.len());
+        drop((first, second, fourth));
+    }
+
+    #[test]
+    fn a_bound_of_zero_is_none() {
+        let registry = Registry::<u32>::new(99, 0);
+        let places: Vec<_> = (0..99).map(|_| registry.reserve(None, HERE)).collect();
+        assert!(places.iter().all(Result::is_ok));
+        assert_eq!(registry.reserve(None, HERE).err(), Some(Refused::Full(99)));
     }
 }

@@ -591,6 +591,7 @@ impl Connection {
                 }
                 () = self.connected.notified() => {
                     time_limit = life.terms.time_limit.map(|limit| Instant::now() + limit);
+                    place.connected();
                     self.enter(Phase::Playing);
                     self.stage.visitor_joined(&self);
                     if let VideoSource::Pull(server) = &self.agreement.source {

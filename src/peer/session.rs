@@ -30,6 +30,8 @@ pub struct SessionConfig {
     pub call: CallConfig,
     pub addresses: Addresses,
     pub max_connections: u32,
+    /// Of one address, that are not made yet; 0 is any number.
+    pub max_pending: u32,
     pub terms: Terms,
     /// What stopping may take.
     pub shutdown_timeout: Duration,
@@ -61,6 +63,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Place(Refused::Full(_) | Refused::Leaving(_)) => "too-many-connections",
+            Self::Place(Refused::Pending(_)) => "too-many-pending",
             Self::Place(Refused::Duplicate(_)) => "duplicate-id",
             Self::Place(Refused::Closed) | Self::Gone => "shutting-down",
             Self::Sdp(_) | Self::Call(_) => "invalid-sdp",
@@ -104,7 +107,7 @@ impl Session {
         let (alive, over) = std::sync::mpsc::channel();
         Ok(Arc::new(Self {
             stage,
-            registry: Registry::new(config.max_connections),
+            registry: Registry::new(config.max_connections, config.max_pending),
             desired_playing: watch::Sender::new(None),
             config,
             transport: Transport::spawn(sockets, metrics.clone()),
@@ -166,7 +169,9 @@ impl Session {
         if !offer.has_media() && agreement.source == VideoSource::Offer {
             return Err(SdpError::NoMedia.into());
         }
-        let place = self.registry.reserve(visitor.external_id.as_deref())?;
+        let remote = visitor.remote.ip();
+        let external_id = visitor.external_id.as_deref();
+        let place = self.registry.reserve(external_id, remote)?;
         let external_id = visitor.external_id.clone();
         let place = self.authorize(&visitor, place).await?;
         let (reply, candidates) = oneshot::channel();

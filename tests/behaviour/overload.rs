@@ -43,7 +43,7 @@ fn results_stay_fresh_and_books_exact_at_four_times_the_load() {
         concat!(env!("CARGO_MANIFEST_DIR"), "/models/shapes.onnx")
     );
     let server = Server::playing(&format!(
-        "rtcsessionsrc listen=http://127.0.0.1:0 max-connections=100 video-chain=\"framemeta ! tee name=t {}\"",
+        "rtcsessionsrc listen=http://127.0.0.1:0 max-connections=100 max-pending=0 video-chain=\"framemeta ! tee name=t {}\"",
         vec![sink; SINKS].join(" ")
     ));
     let frames = Arc::new(clip::small_clip());

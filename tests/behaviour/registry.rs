@@ -1,5 +1,6 @@
 //! Whatever happens in whatever order, the registry, the peers and the limit agree, and nothing is left.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -12,11 +13,13 @@ use crate::server::{Server, text};
 use crate::visitor::Manner;
 
 const LIMIT: u32 = 3;
+const MAX_PENDING: u32 = 2;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Reserve(Option<u8>),
+    Reserve(Option<u8>, u8),
     Commit(usize),
+    Connect(usize),
     Leave(usize),
     Drop(usize),
     Candidates(u8, usize),
@@ -26,8 +29,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => proptest::option::of(0..4u8).prop_map(Step::Reserve),
+        4 => (proptest::option::of(0..4u8), 0..2u8).prop_map(|(id, from)| Step::Reserve(id, from)),
         3 => (0..8usize).prop_map(Step::Commit),
+        2 => (0..8usize).prop_map(Step::Connect),
         2 => (0..8usize).prop_map(Step::Leave),
         3 => (0..8usize).prop_map(Step::Drop),
         4 => (0..4u8, 0..20usize).prop_map(|(id, count)| Step::Candidates(id, count)),
@@ -40,6 +44,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Held {
     place: Place<u32>,
     external_id: Option<String>,
+    from: IpAddr,
+    pending: bool,
     handle: Option<u32>,
     leaving: bool,
 }
@@ -47,7 +53,7 @@ struct Held {
 proptest! {
     #[test]
     fn registry_equals_live_peers_equals_limit_accounting(steps in prop::collection::vec(step(), 0..200)) {
-        let registry = Registry::<u32>::new(LIMIT);
+        let registry = Registry::<u32>::new(LIMIT, MAX_PENDING);
         let mut held: Vec<Held> = Vec::new();
         let mut early: Vec<(String, Instant)> = Vec::new();
         let mut now = Instant::now();
@@ -57,21 +63,26 @@ proptest! {
             early.retain(|(_, came)| now - *came < EARLY_FOR);
             let at = |i: usize| (!held.is_empty()).then(|| i % held.len());
             match step {
-                Step::Reserve(id) => {
+                Step::Reserve(id, from) => {
                     let external_id = id.map(name);
+                    let from = IpAddr::from([192, 0, 2, from]);
                     let present = || held.iter().filter(|h| !h.leaving);
                     let twin = external_id.is_some() && present().any(|h| h.external_id == external_id);
                     let full = present().count() as u32 >= LIMIT;
                     let leaving = held.iter().filter(|h| h.leaving).count();
-                    match registry.reserve(external_id.as_deref()) {
+                    let pending = present().filter(|h| h.pending && h.from == from).count() as u32 >= MAX_PENDING;
+                    match registry.reserve(external_id.as_deref(), from) {
                         Ok(place) => {
-                            prop_assert!(!twin && !full && leaving < MAX_LEAVING);
-                            held.push(Held { place, external_id, handle: None, leaving: false });
+                            prop_assert!(!twin && !full && !pending && leaving < MAX_LEAVING);
+                            held.push(Held { place, external_id, from, pending: true, handle: None, leaving: false });
                         }
                         Err(Refused::Duplicate(_)) => prop_assert!(twin),
                         Err(Refused::Full(limit)) => prop_assert!(full && !twin && limit == LIMIT),
                         Err(Refused::Leaving(count)) => {
                             prop_assert!(!full && !twin && count == leaving && leaving >= MAX_LEAVING);
+                        }
+                        Err(Refused::Pending(count)) => {
+                            prop_assert!(pending && !full && !twin && leaving < MAX_LEAVING && count == MAX_PENDING);
                         }
                         Err(Refused::Closed) => prop_assert!(false, "nobody closed it"),
                     }
@@ -80,6 +91,10 @@ proptest! {
                     handles += 1;
                     prop_assert_eq!(held[i].place.commit(handles), Ok(()));
                     held[i].handle = Some(handles);
+                },
+                Step::Connect(i) => if let Some(i) = at(i) {
+                    held[i].place.connected();
+                    held[i].pending = false;
                 },
                 Step::Leave(i) => if let Some(i) = at(i) {
                     held[i].place.leave();

@@ -220,6 +220,36 @@ fn a_visitor_that_vanishes_or_never_connects_is_ended() {
 }
 
 #[test]
+fn who_never_connects_takes_few_places_and_others_come_in_when_one_is_free() {
+    let server = Server::playing(
+        "rtcsessionsrc listen=http://127.0.0.1:0 max-pending=2 setup-timeout=0 video-chain=fakesink",
+    );
+    // Those that stand do not count.
+    let standing = server.visitor(Manner::Polite);
+    server.wait("rtc-stream-started", 1);
+    let silent = [
+        server.visitor(Manner::Silent),
+        server.visitor(Manner::Silent),
+    ];
+    server.wait("rtc-connection-created", 3);
+    let (status, body) = server.visitor(Manner::Polite).leave().refused.unwrap();
+    assert_eq!(status, 429, "{body}");
+    assert!(body.contains("too-many-pending"), "{body}");
+    assert!(body.contains("max-pending"), "{body}");
+    assert_eq!(server.named("rtc-connection-rejected").len(), 1);
+    let id = text(&server.named("rtc-connection-created")[2], "connection-id");
+    let url = format!("{}/connections/{id}", server.url());
+    assert_eq!(minreq::delete(url).send().unwrap().status_code, 204);
+    server.wait("rtc-connection-ended", 1);
+    let late = server.visitor(Manner::Polite);
+    server.wait("rtc-stream-started", 2);
+    for visitor in silent.into_iter().chain([standing, late]) {
+        visitor.leave();
+    }
+    server.stop();
+}
+
+#[test]
 fn messages_of_a_visitor_reach_the_bus_up_to_a_limit() {
     let server = Server::playing("rtcsessionsrc listen=http://127.0.0.1:0 video-chain=fakesink");
     let visitor = server.visitor(Manner::Chatty(3));
@@ -310,7 +340,7 @@ fn what_a_stun_server_says_is_offered_as_a_candidate() {
         }
     });
     let server = Server::playing(&format!(
-        "rtcsessionsrc listen=http://127.0.0.1:0 ice-addresses=127.0.0.1 stun-server=stun://{stun} max-connections=1000 video-chain=fakesink"
+        "rtcsessionsrc listen=http://127.0.0.1:0 ice-addresses=127.0.0.1 stun-server=stun://{stun} max-connections=1000 max-pending=0 video-chain=fakesink"
     ));
     let url = server.url();
     let deadline = Instant::now() + PATIENCE;

@@ -93,6 +93,7 @@ impl RtcSessionSrc {
             call: CallConfig::new(plan.codecs, plan.latency, plan.patience, settings.bitrate()),
             addresses: plan.addresses,
             max_connections: settings.max_connections,
+            max_pending: settings.max_pending,
             terms: settings.terms(),
             shutdown_timeout: Duration::from_millis(settings.shutdown_timeout.into()),
         };
@@ -360,6 +361,11 @@ impl ObjectImpl for RtcSessionSrc {
                     .blurb("Visitors served at a time, over all doors; more are refused with HTTP status 503. 0 refuses everyone")
                     .default_value(default.max_connections)
                     .build(),
+                glib::ParamSpecUInt::builder("max-pending")
+                    .nick("Maximum pending")
+                    .blurb("Connections of one remote address that may be on their way at a time, offered and not yet connected; more are refused with HTTP status 429. Behind a proxy all visitors have its address. 0 sets no bound")
+                    .default_value(default.max_pending)
+                    .build(),
                 glib::ParamSpecUInt::builder("udp-port")
                     .nick("UDP port")
                     .blurb("The UDP port that the media of all connections use; 0 takes any free one")
@@ -511,6 +517,7 @@ impl ObjectImpl for RtcSessionSrc {
                 "doors" => settings.doors = text().unwrap_or_default(),
                 "allowed-hosts" => settings.allowed_hosts = text().unwrap_or_default(),
                 "max-connections" => settings.max_connections = number(),
+                "max-pending" => settings.max_pending = number(),
                 "udp-port" => settings.udp_port = number(),
                 "ice-addresses" => settings.ice_addresses = text().unwrap_or_default(),
                 "stun-server" => settings.stun_server = text().filter(|server| !server.is_empty()),
@@ -554,6 +561,7 @@ impl ObjectImpl for RtcSessionSrc {
             "doors" => settings.doors.to_value(),
             "allowed-hosts" => settings.allowed_hosts.to_value(),
             "max-connections" => settings.max_connections.to_value(),
+            "max-pending" => settings.max_pending.to_value(),
             "udp-port" => settings.udp_port.to_value(),
             "ice-addresses" => settings.ice_addresses.to_value(),
             "stun-server" => settings.stun_server.to_value(),
