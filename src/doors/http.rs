@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use http_body_util::{BodyExt, Limited};
@@ -123,26 +123,24 @@ impl Listener {
             listen_host: self.listen.host.clone(),
             allowed: self.allowed_hosts,
         });
+        // What is not open on purpose is closed, what is not there too.
+        let closed = |routes: Router<Host>, door| {
+            let state = (host.clone(), door);
+            routes
+                .method_not_allowed_fallback(wrong_method)
+                .layer(middleware::from_fn_with_state(state, only_with_token))
+        };
+        let common = closed(super::common_routes().fallback(nowhere), "listener");
         let router = doors
             .iter()
-            .fold(super::common_routes(), |router, door| {
-                router.merge(door.routes())
+            .fold(common.merge(super::common_open_routes()), |router, door| {
+                router
+                    .merge(closed(door.routes(), door.as_str()))
+                    .merge(door.open_routes())
             })
-            .fallback(async || {
-                Problem::new(
-                    StatusCode::NOT_FOUND,
-                    "not-found",
-                    "nothing lives at this address",
-                )
-            })
-            .method_not_allowed_fallback(async || {
-                Problem::new(
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    "method-not-allowed",
-                    "this address takes another method",
-                )
-            })
+            .method_not_allowed_fallback(wrong_method)
             .layer(middleware::from_fn(read_body))
+            .layer(middleware::from_fn_with_state(host.clone(), look_for_token))
             .layer(middleware::from_fn_with_state(policy, check_origin))
             .with_state(host);
         let runtime = crate::runtime::runtime();
@@ -297,6 +295,94 @@ async fn read_body(request: Request, next: Next) -> Response {
     }
 }
 
+async fn nowhere() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "not-found",
+        "nothing lives at this address",
+    )
+}
+
+async fn wrong_method() -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "this address takes another method",
+    )
+}
+
+/// Whether a request's header lets it in: it had the token, or none is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted(pub bool);
+
+/// Takes the token off the request: what doors give on as `authorization` is the application's own.
+async fn look_for_token(State(host): State<Host>, mut request: Request, next: Next) -> Response {
+    let admitted = match &host.token {
+        Some(token) => {
+            let said = authorization(request.headers());
+            let found = said.is_some_and(|said| token.is_in(&said));
+            if found {
+                request.headers_mut().remove(header::AUTHORIZATION);
+            }
+            found
+        }
+        None => true,
+    };
+    request.extensions_mut().insert(Admitted(admitted));
+    next.run(request).await
+}
+
+async fn only_with_token(
+    State((host, door)): State<(Host, &'static str)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let found = request.extensions().get::<Admitted>();
+    let admitted = found.copied().unwrap_or(Admitted(false));
+    let checked = match *request.method() {
+        Method::POST => host.admit(door, admitted, None),
+        _ if admitted.0 => Ok(()),
+        // Nobody has asked to come in: it is counted, and no news for the bus.
+        _ => {
+            let problem = unauthorized();
+            host.session.metrics().rejected(door, problem.error());
+            Err(problem)
+        }
+    };
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn unauthorized() -> Problem {
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "this server is for those who know its token",
+    )
+}
+
+impl Host {
+    /// Whether an offer comes from who has the token; whoever has not is counted and told of. A door whose clients
+    /// send it elsewhere than in the header says what it found there: its routes are open ones, which ask here.
+    pub fn admit(
+        &self,
+        door: &'static str,
+        admitted: Admitted,
+        elsewhere: Option<&str>,
+    ) -> Result<(), Problem> {
+        let mut known = self.token.as_deref().zip(elsewhere).into_iter();
+        if admitted.0 || known.any(|(token, text)| token.is(text)) {
+            return Ok(());
+        }
+        let problem = unauthorized();
+        let session = &self.session;
+        session.say_rejected(door, None, problem.error(), &problem.message);
+        Err(problem)
+    }
+}
+
 struct HostPolicy {
     listen_host: String,
     allowed: Vec<String>,
@@ -401,7 +487,9 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::json!({ "error": self.error, "message": self.message });
-        (self.status, Json(body)).into_response()
+        let challenge = (self.status == StatusCode::UNAUTHORIZED)
+            .then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
+        (self.status, challenge, Json(body)).into_response()
     }
 }
 

@@ -11,6 +11,7 @@ use axum::Router;
 use tokio::sync::Semaphore;
 
 use crate::logic::wire::pull::Allowed;
+use crate::logic::token::Token;
 use crate::peer::chain::Chain;
 use crate::peer::session::Session;
 
@@ -27,6 +28,8 @@ mod rtc_config;
 #[derive(Clone)]
 pub struct Host {
     pub session: Arc<Session>,
+    /// Only who knows it is let in; none lets everybody in.
+    token: Option<Arc<Token>>,
     /// The launch line that runs, for people to read; empty where there is none.
     pub launch: Arc<str>,
     /// Names of the codecs that are taken, in order of preference.
@@ -45,6 +48,7 @@ pub struct Host {
 impl Host {
     pub fn new(
         session: Arc<Session>,
+        token: Option<Token>,
         launch: &str,
         video_codecs: Arc<[&'static str]>,
         workflows: BTreeMap<String, Chain>,
@@ -56,6 +60,7 @@ impl Host {
             max_upload,
             allow_pull: Arc::new(allow_pull),
             session,
+            token: token.map(Arc::new),
             launch: launch.into(),
             video_codecs,
             readers: Arc::new(Semaphore::new(events::MAX_READERS)),
@@ -69,6 +74,11 @@ fn common_routes() -> Router<Host> {
     monitor::routes()
         .merge(events::outputs_routes())
         .merge(rtc_config::routes())
+}
+
+/// What of that needs no token.
+fn common_open_routes() -> Router<Host> {
+    monitor::open_routes()
 }
 
 /// Where a request came from.
@@ -95,12 +105,22 @@ impl Door {
         }
     }
 
+    /// What only who knows the token reaches.
     fn routes(self) -> Router<Host> {
         match self {
             Self::Page => page::routes().merge(events::playing_routes()),
             Self::Offer => offer::routes(),
             Self::FastRtc => fastrtc::routes(),
+            Self::Roboflow => Router::new(),
+        }
+    }
+
+    /// What everybody reaches: it gives nothing away, or [asks for the token itself](Host::admit).
+    fn open_routes(self) -> Router<Host> {
+        match self {
+            Self::Page => page::open_routes(),
             Self::Roboflow => roboflow::routes(),
+            Self::Offer | Self::FastRtc => Router::new(),
         }
     }
 }

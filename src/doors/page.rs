@@ -13,6 +13,11 @@ const POLICY: &str = "default-src 'self'; img-src 'self' data:; media-src 'self'
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub fn routes() -> Router<Host> {
+    Router::new().route("/info", get(info))
+}
+
+/// The page itself: it asks for the token.
+pub fn open_routes() -> Router<Host> {
     let file = |kind: &'static str, text: &'static str| get(async move || serve(kind, text));
     Router::new()
         .route(
@@ -30,7 +35,6 @@ pub fn routes() -> Router<Host> {
             "/page.css",
             file("text/css; charset=utf-8", include_str!("page/page.css")),
         )
-        .route("/info", get(info))
 }
 
 fn serve(kind: &'static str, text: &'static str) -> Response {

@@ -6,16 +6,16 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use super::http::authorization;
+use super::http::{Admitted, authorization};
 use super::{Host, Remote};
 use crate::logic::media::Media;
 use crate::logic::registry::Refused;
@@ -27,6 +27,7 @@ use crate::peer::connection::{Agreement, VideoSource, Visitor};
 use crate::peer::session::Refusal;
 use crate::peer::supply::Server;
 
+/// Open ones: the SDK sends the token as its `api_key`.
 pub fn routes() -> Router<Host> {
     Router::new().route("/initialise_webrtc_worker", post(initialise))
 }
@@ -34,10 +35,16 @@ pub fn routes() -> Router<Host> {
 async fn initialise(
     State(host): State<Host>,
     remote: Remote,
+    Extension(admitted): Extension<Admitted>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let request = match Request::parse(&body) {
+    let request = Request::parse(&body);
+    let key = request.as_ref().ok().and_then(|r| r.api_key.as_deref());
+    if let Err(problem) = host.admit("roboflow", admitted, key) {
+        return problem.into_response();
+    }
+    let request = match request {
         Ok(request) => request,
         Err(error) => {
             let text = error.to_string();

@@ -72,7 +72,7 @@ impl Default for Metrics {
             ),
             rejected: metric!(
                 "connections_rejected",
-                "Offers refused, by door and error",
+                "Offers refused, and requests without the token, by door and error",
                 Family::default()
             ),
             ended: metric!(

@@ -22,4 +22,5 @@ pub mod return_clock;
 pub mod return_lines;
 pub mod stats;
 pub mod stream_clock;
+pub mod token;
 pub mod wire;

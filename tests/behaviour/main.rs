@@ -5,6 +5,7 @@ use std::sync::Once;
 
 use gst::prelude::*;
 
+mod access;
 mod calls;
 mod churn;
 #[allow(dead_code, reason = "the benches use all of it")]

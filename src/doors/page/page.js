@@ -24,6 +24,63 @@ function tellWhenFramesLeave() {
   };
 }
 
+/** How the server is asked: with the token of this page's address, or the one that was typed in. */
+const server = {
+  token: "",
+  /** Called when the server wants another token than the one it was shown. */
+  onrefused() {},
+
+  /** What no header may hold is in no token. */
+  setToken(token) {
+    this.token = token.replace(/[^\x21-\x7e]/g, "");
+  },
+
+  /** Takes the token from `#token=…`, which no server is sent; says whether there is one. */
+  takeToken() {
+    const found = location.hash.match(/[#&]token=([^&]*)/);
+    if (found) this.setToken(found[1]);
+    return Boolean(found);
+  },
+
+  async ask(path, { headers, ...options } = {}) {
+    const token = this.token;
+    const response = await fetch(path, { ...options, headers: { ...headers, ...(token && { Authorization: `Bearer ${token}` }) } });
+    if (response.status === 401 && token === this.token) this.onrefused();
+    return response;
+  },
+
+  /**
+   * Reads server-sent events' data as EventSource does, which cannot send a token. The returned function ends it.
+   * Whoever is refused is not asked again.
+   */
+  events(path, onmessage) {
+    const aborter = new AbortController();
+    const { signal } = aborter;
+    const read = async () => {
+      const response = await this.ask(path, { signal });
+      if (!response.ok) return response.status >= 500;
+      const texts = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      let text = "";
+      for (;;) {
+        const { value, done } = await texts.read();
+        if (done) return true;
+        const events = (text + value).split("\n\n");
+        text = events.pop();
+        for (const event of events) {
+          const data = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trimStart());
+          if (data.length && !signal.aborted) onmessage(data.join("\n"));
+        }
+      }
+    };
+    const go = async () => {
+      const again = await read().catch(() => true);
+      if (again && !signal.aborted) setTimeout(() => { if (!signal.aborted) go(); }, 3000);
+    };
+    go();
+    return () => aborter.abort();
+  },
+};
+
 function page() {
   const $ = (id) => document.getElementById(id);
   const drawing = drawingCanvas($("paper"), {
@@ -165,12 +222,14 @@ function page() {
 
   async function tellLaunch() {
     try {
-      const info = await (await fetch("info")).json();
+      const response = await server.ask("info");
+      if (response.status === 401) throw new Error("the server asks for its token");
+      const info = await response.json();
       $("launch").textContent = info.launch || "(the server was not told its launch line)";
       $("version").textContent = [info.version && `version ${info.version}`, info.video_codecs?.join(", ")]
         .filter(Boolean).join(" · ");
-    } catch {
-      $("launch").textContent = "(the server does not answer)";
+    } catch (error) {
+      $("launch").textContent = `(${error instanceof TypeError ? "the server does not answer" : error.message})`;
     }
   }
 
@@ -184,15 +243,35 @@ function page() {
   }
 
   // Only while nothing runs: a call is asked on its own channel, and a browser has few connections to a server.
-  let wishes = null;
+  let leave = null;
   function listen() {
-    wishes?.close();
-    wishes = null;
+    leave?.();
+    leave = null;
     if (call || document.hidden) return;
-    wishes = new EventSource("desired-playing-state");
-    wishes.onmessage = ({ data }) => follow(JSON.parse(data));
+    leave = server.events("desired-playing-state", (data) => follow(JSON.parse(data)));
   }
   document.addEventListener("visibilitychange", listen);
+
+  /** A server with a token is asked everything again when there is another one. */
+  function enterAnew() {
+    $("entry").hidden = true;
+    complain("");
+    tellLaunch();
+    listen();
+  }
+  server.onrefused = () => {
+    if (!$("entry").hidden) return;
+    if (server.token) complain("That is not this server's token.");
+    $("entry").hidden = false;
+    $("token").focus();
+  };
+  $("entry").addEventListener("submit", (event) => {
+    event.preventDefault();
+    server.setToken($("token").value);
+    $("token").value = "";
+    enterAnew();
+  });
+  window.addEventListener("hashchange", () => { if (server.takeToken()) enterAnew(); });
 
   $("controls").addEventListener("submit", (event) => { event.preventDefault(); start(); });
   $("stop").addEventListener("click", stop);
@@ -214,6 +293,7 @@ function page() {
     $("seen").textContent = meter.last ? predictions(meter.last).map((p) => p.class).join(", ") || "nothing" : "–";
   }, 250);
 
+  server.takeToken();
   listSources();
   tellLaunch();
   listen();
@@ -304,7 +384,8 @@ class Call {
   /** With the ICE servers that the server's application names; without any the local network is enough. */
   async rtcConfig() {
     try {
-      return await (await fetch("rtc-config", { signal: this.aborter.signal })).json();
+      const response = await server.ask("rtc-config", { signal: this.aborter.signal });
+      return response.ok ? await response.json() : {};
     } catch {
       return {};
     }
@@ -313,7 +394,7 @@ class Call {
   async post({ sdp, type }) {
     let response;
     try {
-      response = await fetch("offer", {
+      response = await server.ask("offer", {
         method: "POST", headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ sdp, type }), signal: this.aborter.signal,
       });

@@ -10,6 +10,7 @@ use super::settings::{EosPolicy, Plan, PlayingState, Settings};
 use super::stage::ElementStage;
 use crate::doors::http::{Listener, Serving};
 use crate::doors::{Door, Host};
+use crate::logic::token::{Token, hide_tokens};
 use crate::peer::call::CallConfig;
 use crate::peer::chain::Chain;
 use crate::peer::directory;
@@ -109,11 +110,13 @@ impl RtcSessionSrc {
         })?;
         directory::open_session(&settings.session, &session);
         session.ask_to_play(settings.desired_playing_state.as_wish());
+        let launch = launch_line(listener.is_local(), plan.token.as_ref());
         *self.running() = Some(Running {
             stage,
             host: Host::new(
                 session.clone(),
-                &launch_line(listener.is_local()),
+                plan.token,
+                &launch,
                 video_codecs,
                 plan.workflows,
                 settings.max_upload,
@@ -272,9 +275,18 @@ fn prototype(property: &str, chain: &Chain) -> Result<Prototype, gst::ErrorMessa
     })
 }
 
-/// The launch line that runs: what the environment says it is or, for who sits at this machine, the process's
-/// own; it may hold what others must not see.
-fn launch_line(local: bool) -> String {
+/// The launch line that runs, without anybody's token.
+fn launch_line(local: bool, token: Option<&Token>) -> String {
+    let line = hide_tokens(&whole_launch_line(local));
+    match token {
+        Some(token) => token.hide_in(&line),
+        None => line,
+    }
+}
+
+/// What the environment says the launch line is or, for who sits at this machine, the process's own; it may hold
+/// what others must not see.
+fn whole_launch_line(local: bool) -> String {
     if let Ok(line) = std::env::var("RTCINFERENCE_LAUNCH") {
         return line;
     }
@@ -355,6 +367,12 @@ impl ObjectImpl for RtcSessionSrc {
                     "Allowed hosts",
                     "Host names, separated by commas, that requests may be made for besides IP addresses, localhost and the host of listen; others are refused, as a protection against DNS rebinding",
                     Some(&default.allowed_hosts),
+                ),
+                text(
+                    "auth-token",
+                    "Authorization token",
+                    "The secret that clients send as \"Authorization: Bearer TOKEN\", and the built-in page takes from its address's #token=TOKEN; everything but the page's own files and /healthz is refused without it, with HTTP status 401. Letters, digits and -._~+/ with = at the end. Unset lets everybody in",
+                    None,
                 ),
                 glib::ParamSpecUInt::builder("max-connections")
                     .nick("Maximum connections")
@@ -516,6 +534,7 @@ impl ObjectImpl for RtcSessionSrc {
                 "listen" => settings.listen = text().unwrap_or_default(),
                 "doors" => settings.doors = text().unwrap_or_default(),
                 "allowed-hosts" => settings.allowed_hosts = text().unwrap_or_default(),
+                "auth-token" => settings.auth_token = text(),
                 "max-connections" => settings.max_connections = number(),
                 "max-pending" => settings.max_pending = number(),
                 "udp-port" => settings.udp_port = number(),
@@ -560,6 +579,7 @@ impl ObjectImpl for RtcSessionSrc {
             "listen" => settings.listen.to_value(),
             "doors" => settings.doors.to_value(),
             "allowed-hosts" => settings.allowed_hosts.to_value(),
+            "auth-token" => settings.auth_token.to_value(),
             "max-connections" => settings.max_connections.to_value(),
             "max-pending" => settings.max_pending.to_value(),
             "udp-port" => settings.udp_port.to_value(),

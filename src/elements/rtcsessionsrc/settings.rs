@@ -13,6 +13,7 @@ use crate::logic::bandwidth::Limits;
 use crate::logic::connection::Patience;
 use crate::logic::media::Media;
 use crate::logic::wire::pull::Allowed;
+use crate::logic::token::Token;
 use crate::peer::chain::{Chain, ChainError};
 use crate::peer::codecs::Codec;
 use crate::peer::connection::Terms;
@@ -62,11 +63,12 @@ impl PlayingState {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     pub listen: String,
     pub doors: String,
     pub allowed_hosts: String,
+    pub auth_token: Option<String>,
     pub max_connections: u32,
     pub max_pending: u32,
     pub udp_port: u32,
@@ -101,6 +103,7 @@ impl Default for Settings {
             listen: "http://127.0.0.1:8080".into(),
             doors: "page,offer,fastrtc,roboflow".into(),
             allowed_hosts: String::new(),
+            auth_token: None,
             max_connections: 16,
             max_pending: 16,
             udp_port: 0,
@@ -151,6 +154,7 @@ pub struct Plan {
     pub listen: Listen,
     pub doors: Vec<Door>,
     pub allowed_hosts: Vec<String>,
+    pub token: Option<Token>,
     pub addresses: Addresses,
     /// Video codecs in order of preference, then audio.
     pub codecs: Vec<Codec>,
@@ -244,6 +248,7 @@ impl Settings {
                 .map_err(|error| impossible("listen", &self.listen, error))?,
             doors,
             allowed_hosts: words(&self.allowed_hosts).map(str::to_owned).collect(),
+            token: token(self.auth_token.as_deref())?,
             addresses,
             codecs: self.codecs(video_chain.as_ref(), audio_chain.as_ref())?,
             latency: Duration::from_millis(self.latency.into()),
@@ -307,6 +312,17 @@ fn words(list: &str) -> impl Iterator<Item = &str> {
     list.split([',', ' '])
         .map(str::trim)
         .filter(|word| !word.is_empty())
+}
+
+fn token(value: Option<&str>) -> Result<Option<Token>, Impossible> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    let token = value.parse();
+    // It may be almost right, so it is not told.
+    token
+        .map(Some)
+        .map_err(|error| impossible("auth-token", "…", error))
 }
 
 fn resolve_stun(value: &str) -> Result<SocketAddr, Impossible> {

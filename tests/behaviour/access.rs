@@ -1,0 +1,190 @@
+//! Who is let in and who is kept out of `rtcsessionsrc`'s listener, and what the others are told.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use gst::prelude::*;
+use minreq::Method;
+
+use crate::server::{Server, text};
+use crate::visitor::{self, Manner};
+
+const TOKEN: &str = "s3cret-s3cret";
+
+/// An offer as a client posts it.
+fn offer() -> String {
+    let server = Server::playing("rtcsessionsrc listen=http://127.0.0.1:0");
+    let stop = Arc::new(AtomicBool::new(true));
+    let offer = visitor::visit(&server.url(), &[], Manner::Mute, &stop).offer;
+    server.stop();
+    offer
+}
+
+fn ask(method: Method, url: String, authorization: Option<&str>) -> minreq::Response {
+    let request = minreq::Request::new(method, url).with_timeout(10);
+    let request = match authorization {
+        Some(said) => request.with_header("Authorization", said),
+        None => request,
+    };
+    request.send().unwrap()
+}
+
+fn guarded(properties: &str) -> Server {
+    Server::playing(&format!(
+        "rtcsessionsrc name=s listen=http://127.0.0.1:0 auth-token={TOKEN} {properties}"
+    ))
+}
+
+#[test]
+fn who_does_not_know_the_token_gets_the_page_and_nothing_else() {
+    let server = guarded("video-chain=fakesink");
+    let url = server.url();
+    let closed = [
+        (Method::Get, "/info"),
+        (Method::Get, "/rtc-config"),
+        (Method::Get, "/desired-playing-state"),
+        (Method::Get, "/outputs?webrtc_id=any"),
+        (Method::Get, "/connections"),
+        (Method::Delete, "/connections/any"),
+        (Method::Get, "/metrics"),
+        (Method::Get, "/nowhere"),
+        (Method::Get, "/offer"),
+        (Method::Post, "/offer"),
+        (Method::Post, "/api/offer"),
+        (Method::Patch, "/offer"),
+        (Method::Patch, "/api/offer"),
+    ];
+    let wrong = [
+        None,
+        Some("Bearer s3cret"),
+        Some("Basic s3cret-s3cret"),
+        Some("s3cret-s3cret"),
+    ];
+    for (method, path) in &closed {
+        for said in wrong {
+            let answer = ask(method.clone(), format!("{url}{path}"), said);
+            assert_eq!(answer.status_code, 401, "{path} {said:?}");
+            assert_eq!(answer.headers["www-authenticate"], "Bearer");
+            let problem: serde_json::Value = answer.json().unwrap();
+            assert_eq!(problem["error"], "unauthorized");
+            assert!(problem["message"].is_string());
+        }
+    }
+    for path in ["/", "/page.js", "/page.css", "/healthz"] {
+        let answer = ask(Method::Get, format!("{url}{path}"), None);
+        assert_eq!(answer.status_code, 200, "{path}");
+    }
+    // Who asked to come in is told of on the bus; everybody is counted.
+    let rejected = server.named("rtc-connection-rejected");
+    assert_eq!(rejected.len(), 2 * wrong.len());
+    assert!(rejected.iter().all(|r| text(r, "door") == "offer"));
+    let figures = ask(
+        Method::Get,
+        format!("{url}/metrics"),
+        Some("Bearer s3cret-s3cret"),
+    );
+    let figures = figures.as_str().unwrap();
+    for (door, paths) in [("page", 2), ("listener", 6), ("offer", 5)] {
+        let line = format!(
+            "rtcinference_connections_rejected_total{{door=\"{door}\",error=\"unauthorized\"}} {}\n",
+            paths * wrong.len()
+        );
+        assert!(figures.contains(&line), "no {line} in {figures}");
+    }
+    server.stop();
+}
+
+#[test]
+fn who_knows_the_token_comes_in_and_it_is_told_to_nobody() {
+    let server = guarded("eos-policy=never");
+    let url = server.url();
+    let source = server.pipeline.by_name("s").unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    source.connect("authorize", false, {
+        let asked = asked.clone();
+        move |args| {
+            let visitor: gst::Structure = args[1].get().unwrap();
+            asked.lock().unwrap().push(visitor);
+            Some(true.to_value())
+        }
+    });
+    let known = format!("bearer {TOKEN}");
+    let answer = minreq::post(format!("{url}/offer"))
+        .with_header("Authorization", &known)
+        .with_body(offer())
+        .send()
+        .unwrap();
+    assert_eq!(answer.status_code, 200, "{:?}", answer.as_str());
+    server.wait("rtc-connection-created", 1);
+    let mut told = vec![answer.as_str().unwrap().to_owned()];
+    for path in ["/info", "/connections", "/metrics", "/rtc-config"] {
+        let answer = ask(Method::Get, format!("{url}{path}"), Some(&known));
+        assert_eq!(answer.status_code, 200, "{path}");
+        told.push(answer.as_str().unwrap().to_owned());
+    }
+    told.push(source.property::<gst::Structure>("connections").to_string());
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked.len(), 1);
+    assert!(!asked[0].has_field("authorization"), "{}", asked[0]);
+    told.push(asked[0].to_string());
+    server.pipeline.set_state(gst::State::Null).unwrap();
+    for (_, message) in &server.said.lock().unwrap().messages {
+        told.push(format!("{message:?}"));
+    }
+    for said in &told {
+        assert!(!said.contains(TOKEN), "{said}");
+    }
+    // Who set it may read it.
+    assert_eq!(source.property::<String>("auth-token"), TOKEN);
+    server.stop();
+}
+
+#[test]
+fn what_the_application_asks_for_is_its_own_without_a_token() {
+    let server = Server::playing("rtcsessionsrc name=s listen=http://127.0.0.1:0");
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let source = server.pipeline.by_name("s").unwrap();
+    source.connect("authorize", false, {
+        let asked = asked.clone();
+        move |args| {
+            let visitor: gst::Structure = args[1].get().unwrap();
+            asked.lock().unwrap().push(text(&visitor, "authorization"));
+            Some(false.to_value())
+        }
+    });
+    let answer = minreq::post(format!("{}/offer", server.url()))
+        .with_header("Authorization", "Bearer of good news")
+        .with_body(offer())
+        .send()
+        .unwrap();
+    assert_eq!(answer.status_code, 403);
+    assert_eq!(*asked.lock().unwrap(), ["Bearer of good news"]);
+    server.stop();
+}
+
+/// The error with which an element of these properties does not get READY.
+fn refusal(properties: &str) -> String {
+    let server = Server::new(&format!("rtcsessionsrc {properties}"));
+    let ready = server.pipeline.set_state(gst::State::Ready);
+    assert!(ready.is_err(), "{properties}");
+    let said = server.said.lock().unwrap();
+    let error = said.messages.iter().find_map(|(_, m)| match m.view() {
+        gst::MessageView::Error(error) => Some(error.error().to_string()),
+        _ => None,
+    });
+    drop(said);
+    server.pipeline.set_state(gst::State::Null).unwrap();
+    error.expect("an error message")
+}
+
+#[test]
+fn a_token_that_no_client_can_send_is_named_and_not_told() {
+    for token in ["\"\"", "\"two words\"", "gärtner"] {
+        let error = refusal(&format!("listen=http://127.0.0.1:0 auth-token={token}"));
+        assert!(error.starts_with("auth-token=…: "), "{error}");
+        assert!(
+            !error.contains("words") && !error.contains("tner"),
+            "{error}"
+        );
+    }
+}
