@@ -1,7 +1,7 @@
 //! The listener: binds, reads requests within bounds, checks who asks from where, and hands them to the doors.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,6 +81,19 @@ impl FromStr for Listen {
     }
 }
 
+impl Listen {
+    /// What the host means: the first that can be bound is listened on.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let found = (self.host.as_str(), self.port).to_socket_addrs()?;
+        Ok(found.collect())
+    }
+}
+
+/// Whether only this machine reaches an address.
+pub fn is_local(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
 /// A bound listener that does not serve yet.
 pub struct Listener {
     socket: TcpListener,
@@ -89,20 +102,18 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub fn bind(listen: Listen, allowed_hosts: Vec<String>) -> io::Result<Self> {
-        let socket = TcpListener::bind((listen.host.as_str(), listen.port))?;
+    pub fn bind(
+        listen: Listen,
+        addresses: &[SocketAddr],
+        allowed_hosts: Vec<String>,
+    ) -> io::Result<Self> {
+        let socket = TcpListener::bind(addresses)?;
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
             listen,
             allowed_hosts,
         })
-    }
-
-    /// Whether only this machine reaches it.
-    pub fn is_local(&self) -> bool {
-        let address = self.socket.local_addr();
-        address.is_ok_and(|address| address.ip().is_loopback())
     }
 
     /// What a browser is pointed at.
@@ -232,7 +243,7 @@ impl Client {
     fn new(remote: SocketAddr, local: Option<SocketAddr>) -> Self {
         let same = local.is_some_and(|local| local.ip() == remote.ip());
         Self {
-            on_this_machine: same || remote.ip().to_canonical().is_loopback(),
+            on_this_machine: same || is_local(remote.ip()),
             stays: Arc::default(),
         }
     }

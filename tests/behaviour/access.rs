@@ -188,3 +188,29 @@ fn a_token_that_no_client_can_send_is_named_and_not_told() {
         );
     }
 }
+
+#[test]
+fn other_machines_reach_it_with_a_token_or_when_everybody_is_meant_to() {
+    for address in ["0.0.0.0:0", "[::ffff:0.0.0.0]:0"] {
+        let error = refusal(&format!("listen=http://{address}"));
+        assert!(
+            error.starts_with(&format!("listen=http://{address}: ")),
+            "{error}"
+        );
+        assert!(error.contains("auth-token="), "{error}");
+        assert!(error.contains("insecure=true"), "{error}");
+    }
+    for start in [
+        "listen=http://0.0.0.0:0 auth-token=secret",
+        "listen=http://0.0.0.0:0 insecure=true",
+        "listen=http://127.0.0.2:0",
+        "listen=http://localhost:0",
+    ] {
+        let server = Server::new(&format!("rtcsessionsrc {start}"));
+        assert!(
+            server.pipeline.set_state(gst::State::Ready).is_ok(),
+            "{start}"
+        );
+        server.stop();
+    }
+}

@@ -154,7 +154,7 @@ def test_drawing_on_the_canvas_is_seen(serve, page):
 
 def test_page_without_cameras_starts_with_the_canvas(serve, page):
     # Browsers give no cameras to a page that comes from another machine without https.
-    server = serve(host="10.99.0.1")
+    server = serve(f'insecure=true video-chain="{CHAIN}"', host="10.99.0.1")
     page.goto(server.url)
     assert page.evaluate("navigator.mediaDevices") is None
     assert page.eval_on_selector_all("#source option", "options => options.map(o => o.value)") == ["canvas"]

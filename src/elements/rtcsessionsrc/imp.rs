@@ -8,7 +8,7 @@ use gst::subclass::prelude::*;
 use super::actions;
 use super::settings::{EosPolicy, Plan, PlayingState, Settings};
 use super::stage::ElementStage;
-use crate::doors::http::{Listener, Serving};
+use crate::doors::http::{Listener, Serving, is_local};
 use crate::doors::{Door, Host};
 use crate::logic::token::{Token, hide_tokens};
 use crate::peer::call::CallConfig;
@@ -69,12 +69,25 @@ impl RtcSessionSrc {
             .plan()
             .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
         let prototypes = prototypes(&plan)?;
-        let listener = Listener::bind(plan.listen, plan.allowed_hosts).map_err(|error| {
+        let cannot = |error| {
             gst::error_msg!(
                 gst::ResourceError::OpenReadWrite,
                 ("listen={}: {error}", settings.listen)
             )
-        })?;
+        };
+        let addresses = plan.listen.addresses().map_err(cannot)?;
+        let local = addresses.iter().all(|address| is_local(address.ip()));
+        if !local && plan.token.is_none() && !settings.insecure {
+            return Err(gst::error_msg!(
+                gst::ResourceError::Settings,
+                (
+                    "listen={}: other machines reach this, and anybody there could use it; set auth-token=SECRET, or insecure=true to let everybody in",
+                    settings.listen
+                )
+            ));
+        }
+        let listener =
+            Listener::bind(plan.listen, &addresses, plan.allowed_hosts).map_err(cannot)?;
         let latency = gst::ClockTime::from_mseconds(settings.latency.into());
         let stage = Arc::new(ElementStage::new(
             &self.obj(),
@@ -110,7 +123,7 @@ impl RtcSessionSrc {
         })?;
         directory::open_session(&settings.session, &session);
         session.ask_to_play(settings.desired_playing_state.as_wish());
-        let launch = launch_line(listener.is_local(), plan.token.as_ref());
+        let launch = launch_line(local, plan.token.as_ref());
         *self.running() = Some(Running {
             stage,
             host: Host::new(
@@ -374,6 +387,11 @@ impl ObjectImpl for RtcSessionSrc {
                     "The secret that clients send as \"Authorization: Bearer TOKEN\", and the built-in page takes from its address's #token=TOKEN; everything but the page's own files and /healthz is refused without it, with HTTP status 401. Letters, digits and -._~+/ with = at the end. Unset lets everybody in",
                     None,
                 ),
+                glib::ParamSpecBoolean::builder("insecure")
+                    .nick("Insecure")
+                    .blurb("Whether it listens without an auth-token where other machines reach it, for anybody there to use; else it does not start")
+                    .default_value(default.insecure)
+                    .build(),
                 glib::ParamSpecUInt::builder("max-connections")
                     .nick("Maximum connections")
                     .blurb("Visitors served at a time, over all doors; more are refused with HTTP status 503. 0 refuses everyone")
@@ -535,6 +553,7 @@ impl ObjectImpl for RtcSessionSrc {
                 "doors" => settings.doors = text().unwrap_or_default(),
                 "allowed-hosts" => settings.allowed_hosts = text().unwrap_or_default(),
                 "auth-token" => settings.auth_token = text(),
+                "insecure" => settings.insecure = value.get().expect(TYPED),
                 "max-connections" => settings.max_connections = number(),
                 "max-pending" => settings.max_pending = number(),
                 "udp-port" => settings.udp_port = number(),
@@ -580,6 +599,7 @@ impl ObjectImpl for RtcSessionSrc {
             "doors" => settings.doors.to_value(),
             "allowed-hosts" => settings.allowed_hosts.to_value(),
             "auth-token" => settings.auth_token.to_value(),
+            "insecure" => settings.insecure.to_value(),
             "max-connections" => settings.max_connections.to_value(),
             "max-pending" => settings.max_pending.to_value(),
             "udp-port" => settings.udp_port.to_value(),

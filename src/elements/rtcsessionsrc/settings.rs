@@ -69,6 +69,8 @@ pub struct Settings {
     pub doors: String,
     pub allowed_hosts: String,
     pub auth_token: Option<String>,
+    /// Listens beyond this machine without a token.
+    pub insecure: bool,
     pub max_connections: u32,
     pub max_pending: u32,
     pub udp_port: u32,
@@ -104,6 +106,7 @@ impl Default for Settings {
             doors: "page,offer,fastrtc,roboflow".into(),
             allowed_hosts: String::new(),
             auth_token: None,
+            insecure: false,
             max_connections: 16,
             max_pending: 16,
             udp_port: 0,
