@@ -16,9 +16,11 @@ use axum::response::{IntoResponse, Json, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tower_service::Service;
 
+use super::tls::Tls;
 use super::{Door, Host};
 use crate::logic::registry::Refused;
 use crate::logic::wire::offer::OfferError;
@@ -32,12 +34,13 @@ const MAX_DISCARD: usize = 16 * 1024 * 1024;
 const MAX_CLIENTS: usize = 256;
 /// No HTTP connection is kept for longer, whatever its client does or does not read, unless it reads events.
 const CLIENT_TIME: Duration = Duration::from_secs(120);
-/// A client has this long for its request's headers, and again for its body.
+/// A client has this long for its TLS handshake, again for its request's headers, and again for its body.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
-/// Where the listener listens: `http://HOST:PORT`.
+/// Where the listener listens: `http://HOST:PORT`, or the same with https.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
+    secure: bool,
     host: String,
     port: u16,
 }
@@ -55,7 +58,8 @@ impl FromStr for Listen {
     fn from_str(uri: &str) -> Result<Self, BadListen> {
         let bad = || BadListen(uri.to_owned());
         let parsed: axum::http::Uri = uri.parse().map_err(|_| bad())?;
-        let plain = parsed.scheme_str() == Some("http")
+        let secure = parsed.scheme_str() == Some("https");
+        let plain = (secure || parsed.scheme_str() == Some("http"))
             && matches!(parsed.path(), "" | "/")
             && parsed.query().is_none();
         let host = parsed
@@ -67,6 +71,7 @@ impl FromStr for Listen {
             return Err(bad());
         }
         Ok(Self {
+            secure,
             host: host
                 .trim_start_matches('[')
                 .trim_end_matches(']')
@@ -75,6 +80,7 @@ impl FromStr for Listen {
                 (Some(_), _) => parsed.port_u16().ok_or_else(bad)?,
                 // What follows the last colon is no port that fits.
                 (None, Some((_, rest))) if !rest.ends_with(']') => return Err(bad()),
+                (None, _) if secure => 443,
                 (None, _) => 80,
             },
         })
@@ -82,6 +88,10 @@ impl FromStr for Listen {
 }
 
 impl Listen {
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     /// What the host means: the first that can be bound is listened on.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         let found = (self.host.as_str(), self.port).to_socket_addrs()?;
@@ -98,6 +108,8 @@ pub fn is_local(address: IpAddr) -> bool {
 pub struct Listener {
     socket: TcpListener,
     listen: Listen,
+    /// Of https.
+    tls: Option<Tls>,
     allowed_hosts: Vec<String>,
 }
 
@@ -105,6 +117,7 @@ impl Listener {
     pub fn bind(
         listen: Listen,
         addresses: &[SocketAddr],
+        tls: Option<Tls>,
         allowed_hosts: Vec<String>,
     ) -> io::Result<Self> {
         let socket = TcpListener::bind(addresses)?;
@@ -112,6 +125,7 @@ impl Listener {
         Ok(Self {
             socket,
             listen,
+            tls,
             allowed_hosts,
         })
     }
@@ -122,9 +136,11 @@ impl Listener {
             .socket
             .local_addr()
             .map_or(self.listen.port, |a| a.port());
-        match self.listen.host.contains(':') {
-            true => format!("http://[{}]:{port}/", self.listen.host),
-            false => format!("http://{}:{port}/", self.listen.host),
+        let Listen { host, secure, .. } = &self.listen;
+        let scheme = if *secure { "https" } else { "http" };
+        match host.contains(':') {
+            true => format!("{scheme}://[{host}]:{port}/"),
+            false => format!("{scheme}://{host}:{port}/"),
         }
     }
 
@@ -159,7 +175,7 @@ impl Listener {
         let socket = tokio::net::TcpListener::from_std(self.socket)?;
         let (stop, stopped) = watch::channel(());
         let (alive, over) = std::sync::mpsc::channel();
-        runtime.spawn(accept(socket, router, stopped, alive));
+        runtime.spawn(accept(socket, self.tls, router, stopped, alive));
         Ok(Serving { stop, over })
     }
 }
@@ -182,6 +198,7 @@ impl Serving {
 
 async fn accept(
     socket: tokio::net::TcpListener,
+    tls: Option<Tls>,
     router: Router,
     mut stopped: watch::Receiver<()>,
     alive: std::sync::mpsc::Sender<()>,
@@ -206,30 +223,48 @@ async fn accept(
         // Answers are small and waited for.
         let _ = stream.set_nodelay(true);
         let client = Client::new(remote, stream.local_addr().ok());
-        let router = router.clone();
+        let (tls, router) = (tls.clone(), router.clone());
         let mut stopped = stopped.clone();
         let alive = alive.clone();
         tokio::spawn(async move {
-            let seen = client.clone();
-            let service =
-                hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-                    request.extensions_mut().insert(ConnectInfo(remote));
-                    request.extensions_mut().insert(seen.clone());
-                    router.clone().call(request.map(Body::new))
-                });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(REQUEST_TIME)
-                .serve_connection(TokioIo::new(stream), service);
+            let connection = async {
+                let Some(tls) = tls else {
+                    return talk(stream, remote, client.clone(), router).await;
+                };
+                let handshake = tokio::time::timeout(REQUEST_TIME, tls.accept(stream));
+                // Who does not come to an end with it is not answered.
+                if let Ok(Ok(stream)) = handshake.await {
+                    talk(stream, remote, client.clone(), router).await;
+                }
+            };
             tokio::select! {
                 _ = stopped.changed() => {}
                 () = client.overstays() => {}
-                // How a client's HTTP connection ends is the client's business.
-                _ = connection => {}
+                () = connection => {}
             }
             drop((place, alive));
         });
     }
+}
+
+/// Answers one client's requests.
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    remote: SocketAddr,
+    client: Client,
+    router: Router,
+) {
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(remote));
+        request.extensions_mut().insert(client.clone());
+        router.clone().call(request.map(Body::new))
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIME)
+        .serve_connection(TokioIo::new(stream), service);
+    // How a client's HTTP connection ends is the client's business.
+    let _ = connection.await;
 }
 
 /// One HTTP connection.
@@ -543,10 +578,12 @@ mod tests {
         let listen: Listen = "http://[::1]:0/".parse().unwrap();
         assert_eq!((listen.host.as_str(), listen.port), ("::1", 0));
         assert_eq!("http://localhost".parse::<Listen>().unwrap().port, 80);
+        let listen: Listen = "https://localhost".parse().unwrap();
+        assert_eq!((listen.is_secure(), listen.port), (true, 443));
         for bad in [
             "",
             "8080",
-            "https://a:1",
+            "ftp://a:1",
             "http://a:99999",
             "http://:80",
             "http://a:1/x",

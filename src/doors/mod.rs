@@ -23,6 +23,7 @@ mod offer;
 mod page;
 mod roboflow;
 mod rtc_config;
+pub mod tls;
 
 /// What every door is given.
 #[derive(Clone)]

@@ -1,10 +1,21 @@
 //! Who is let in and who is kept out of `rtcsessionsrc`'s listener, and what the others are told.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 use minreq::Method;
+use openssl::asn1::Asn1Time;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::ssl::{SslConnector, SslMethod};
+use openssl::symm::Cipher;
+use openssl::x509::extension::SubjectAlternativeName;
+use openssl::x509::{X509, X509Name};
 
 use crate::server::{Server, text};
 use crate::visitor::{self, Manner};
@@ -212,5 +223,178 @@ fn other_machines_reach_it_with_a_token_or_when_everybody_is_meant_to() {
             "{start}"
         );
         server.stop();
+    }
+}
+
+/// A folder with files of a certificate for localhost, its key and others; gone with the value.
+struct Papers(std::path::PathBuf);
+
+impl Papers {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let papers = Self(folder);
+        let (certificate, key) = self_signed();
+        let (_, other) = self_signed();
+        let pem = |key: &PKey<Private>| key.private_key_to_pem_pkcs8().unwrap();
+        papers.write("certificate.pem", &certificate.to_pem().unwrap());
+        papers.write("key.pem", &pem(&key));
+        papers.write("other-key.pem", &pem(&other));
+        let locked = key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_128_cbc(), b"secret");
+        papers.write("locked-key.pem", &locked.unwrap());
+        papers.write("text.pem", b"no PEM");
+        papers
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.0.join(name), bytes).unwrap();
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    fn properties(&self, certificate: &str, key: &str) -> String {
+        let (certificate, key) = (self.path(certificate), self.path(key));
+        format!("tls-certificate={certificate} tls-private-key={key}")
+    }
+}
+
+impl Drop for Papers {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn self_signed() -> (X509, PKey<Private>) {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+    let mut name = X509Name::builder().unwrap();
+    name.append_entry_by_text("CN", "localhost").unwrap();
+    let name = name.build();
+    let mut certificate = X509::builder().unwrap();
+    certificate.set_version(2).unwrap();
+    certificate.set_subject_name(&name).unwrap();
+    certificate.set_issuer_name(&name).unwrap();
+    certificate.set_pubkey(&key).unwrap();
+    let day = |day| Asn1Time::days_from_now(day).unwrap();
+    certificate.set_not_before(&day(0)).unwrap();
+    certificate.set_not_after(&day(1)).unwrap();
+    let named = SubjectAlternativeName::new()
+        .dns("localhost")
+        .build(&certificate.x509v3_context(None, None))
+        .unwrap();
+    certificate.append_extension(named).unwrap();
+    certificate.sign(&key, MessageDigest::sha256()).unwrap();
+    (certificate.build(), key)
+}
+
+#[test]
+fn https_is_spoken_with_the_certificate_that_was_given() {
+    let papers = Papers::new("https");
+    let server = Server::playing(&format!(
+        "rtcsessionsrc listen=https://localhost:0 {}",
+        papers.properties("certificate.pem", "key.pem")
+    ));
+    let address = server.url().strip_prefix("https://").unwrap().to_owned();
+    let mut connector = SslConnector::builder(SslMethod::tls_client()).unwrap();
+    connector
+        .set_ca_file(papers.path("certificate.pem"))
+        .unwrap();
+    let connector = connector.build();
+    let stream = TcpStream::connect(&address).unwrap();
+    let mut stream = connector.connect("localhost", stream).unwrap();
+    write!(
+        stream,
+        "GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // Who speaks plain HTTP is not answered in it.
+    let mut plain = TcpStream::connect(&address).unwrap();
+    write!(plain, "GET /healthz HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    // An alert, and a reset for what was not read.
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    server.stop();
+}
+
+#[test]
+fn what_https_lacks_is_named() {
+    let papers = Papers::new("lacking");
+    let with = |certificate, key| papers.properties(certificate, key);
+    let only = |property: &str, file| format!("{property}={}", papers.path(file));
+    for (scheme, properties, property, problem) in [
+        ("https", String::new(), "tls-certificate", "needs"),
+        (
+            "https",
+            only("tls-certificate", "certificate.pem"),
+            "tls-private-key",
+            "needs",
+        ),
+        (
+            "https",
+            only("tls-private-key", "key.pem"),
+            "tls-certificate",
+            "needs",
+        ),
+        (
+            "http",
+            with("certificate.pem", "key.pem"),
+            "listen",
+            "https://",
+        ),
+        (
+            "http",
+            only("tls-certificate", "certificate.pem"),
+            "listen",
+            "https://",
+        ),
+        (
+            "https",
+            with("none.pem", "key.pem"),
+            "tls-certificate",
+            "No such file",
+        ),
+        (
+            "https",
+            with("text.pem", "key.pem"),
+            "tls-certificate",
+            "no certificate",
+        ),
+        (
+            "https",
+            with("certificate.pem", "none.pem"),
+            "tls-private-key",
+            "No such file",
+        ),
+        (
+            "https",
+            with("certificate.pem", "text.pem"),
+            "tls-private-key",
+            "no private key",
+        ),
+        (
+            "https",
+            with("certificate.pem", "locked-key.pem"),
+            "tls-private-key",
+            "passphrase",
+        ),
+        (
+            "https",
+            with("certificate.pem", "other-key.pem"),
+            "tls-private-key",
+            "not the key",
+        ),
+    ] {
+        let error = refusal(&format!("listen={scheme}://127.0.0.1:0 {properties}"));
+        assert!(
+            error.starts_with(&format!("{property}=")),
+            "{properties}: {error}"
+        );
+        assert!(error.contains(problem), "{properties}: {error}");
     }
 }

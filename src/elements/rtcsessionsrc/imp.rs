@@ -86,8 +86,8 @@ impl RtcSessionSrc {
                 )
             ));
         }
-        let listener =
-            Listener::bind(plan.listen, &addresses, plan.allowed_hosts).map_err(cannot)?;
+        let listener = Listener::bind(plan.listen, &addresses, plan.tls, plan.allowed_hosts)
+            .map_err(cannot)?;
         let latency = gst::ClockTime::from_mseconds(settings.latency.into());
         let stage = Arc::new(ElementStage::new(
             &self.obj(),
@@ -366,7 +366,7 @@ impl ObjectImpl for RtcSessionSrc {
                 text(
                     "listen",
                     "Listen",
-                    "Where the doors are served, http://HOST:PORT; port 0 takes any free one, and the rtc-listening message says which",
+                    "Where the doors are served, http://HOST:PORT, or https://HOST:PORT with tls-certificate and tls-private-key; port 0 takes any free one, and the rtc-listening message says which",
                     Some(&default.listen),
                 ),
                 text(
@@ -392,6 +392,18 @@ impl ObjectImpl for RtcSessionSrc {
                     .blurb("Whether it listens without an auth-token where other machines reach it, for anybody there to use; else it does not start")
                     .default_value(default.insecure)
                     .build(),
+                text(
+                    "tls-certificate",
+                    "TLS certificate",
+                    "Path of a PEM file with the certificate that https is served with, and after it those between it and its root. With listen=https://… and tls-private-key only",
+                    None,
+                ),
+                text(
+                    "tls-private-key",
+                    "TLS private key",
+                    "Path of a PEM file with the key of tls-certificate, without a passphrase",
+                    None,
+                ),
                 glib::ParamSpecUInt::builder("max-connections")
                     .nick("Maximum connections")
                     .blurb("Visitors served at a time, over all doors; more are refused with HTTP status 503. 0 refuses everyone")
@@ -554,6 +566,8 @@ impl ObjectImpl for RtcSessionSrc {
                 "allowed-hosts" => settings.allowed_hosts = text().unwrap_or_default(),
                 "auth-token" => settings.auth_token = text(),
                 "insecure" => settings.insecure = value.get().expect(TYPED),
+                "tls-certificate" => settings.tls_certificate = text(),
+                "tls-private-key" => settings.tls_private_key = text(),
                 "max-connections" => settings.max_connections = number(),
                 "max-pending" => settings.max_pending = number(),
                 "udp-port" => settings.udp_port = number(),
@@ -600,6 +614,8 @@ impl ObjectImpl for RtcSessionSrc {
             "allowed-hosts" => settings.allowed_hosts.to_value(),
             "auth-token" => settings.auth_token.to_value(),
             "insecure" => settings.insecure.to_value(),
+            "tls-certificate" => settings.tls_certificate.to_value(),
+            "tls-private-key" => settings.tls_private_key.to_value(),
             "max-connections" => settings.max_connections.to_value(),
             "max-pending" => settings.max_pending.to_value(),
             "udp-port" => settings.udp_port.to_value(),

@@ -9,6 +9,7 @@ use gst::glib;
 
 use crate::doors::Door;
 use crate::doors::http::Listen;
+use crate::doors::tls::{Tls, Unusable};
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::Patience;
 use crate::logic::media::Media;
@@ -71,6 +72,9 @@ pub struct Settings {
     pub auth_token: Option<String>,
     /// Listens beyond this machine without a token.
     pub insecure: bool,
+    /// Paths of PEM files.
+    pub tls_certificate: Option<String>,
+    pub tls_private_key: Option<String>,
     pub max_connections: u32,
     pub max_pending: u32,
     pub udp_port: u32,
@@ -107,6 +111,8 @@ impl Default for Settings {
             allowed_hosts: String::new(),
             auth_token: None,
             insecure: false,
+            tls_certificate: None,
+            tls_private_key: None,
             max_connections: 16,
             max_pending: 16,
             udp_port: 0,
@@ -158,6 +164,8 @@ pub struct Plan {
     pub doors: Vec<Door>,
     pub allowed_hosts: Vec<String>,
     pub token: Option<Token>,
+    /// With `listen=https://…`, and only then.
+    pub tls: Option<Tls>,
     pub addresses: Addresses,
     /// Video codecs in order of preference, then audio.
     pub codecs: Vec<Codec>,
@@ -244,11 +252,13 @@ impl Settings {
                 })?,
             stun_server: self.stun_server.as_deref().map(resolve_stun).transpose()?,
         };
+        let listen = self
+            .listen
+            .parse()
+            .map_err(|error| impossible("listen", &self.listen, error))?;
         Ok(Plan {
-            listen: self
-                .listen
-                .parse()
-                .map_err(|error| impossible("listen", &self.listen, error))?,
+            tls: self.tls(&listen)?,
+            listen,
             doors,
             allowed_hosts: words(&self.allowed_hosts).map(str::to_owned).collect(),
             token: token(self.auth_token.as_deref())?,
@@ -263,6 +273,34 @@ impl Settings {
             audio_chain,
             workflows: workflows(self.workflows.as_deref())?,
             allow_pull: Allowed::new(words(&self.allow_pull)),
+        })
+    }
+
+    fn tls(&self, listen: &Listen) -> Result<Option<Tls>, Impossible> {
+        const CERTIFICATE: &str = "tls-certificate";
+        const KEY: &str = "tls-private-key";
+        let files = (&self.tls_certificate, &self.tls_private_key);
+        let (certificate, key) = match (listen.is_secure(), files) {
+            (false, (None, None)) => return Ok(None),
+            (false, _) => {
+                let problem = format!("{CERTIFICATE} and {KEY} are for https://…");
+                return Err(impossible("listen", &self.listen, problem));
+            }
+            (true, (Some(certificate), Some(key))) => (certificate, key),
+            (true, (certificate, _)) => {
+                let missing = if certificate.is_some() {
+                    KEY
+                } else {
+                    CERTIFICATE
+                };
+                let problem = format!("listen={} needs the path of a PEM file", self.listen);
+                return Err(impossible(missing, "", problem));
+            }
+        };
+        let loaded = Tls::load(Path::new(certificate), Path::new(key));
+        loaded.map(Some).map_err(|unusable| match unusable {
+            Unusable::Certificate(problem) => impossible(CERTIFICATE, certificate, problem),
+            Unusable::Key(problem) => impossible(KEY, key, problem),
         })
     }
 
