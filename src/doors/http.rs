@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use http_body_util::{BodyExt, Limited};
@@ -22,6 +22,7 @@ use tower_service::Service;
 
 use super::tls::Tls;
 use super::{Door, Host};
+use crate::logic::origins::Origin;
 use crate::logic::registry::Refused;
 use crate::logic::wire::offer::OfferError;
 use crate::peer::session::Refusal;
@@ -111,6 +112,7 @@ pub struct Listener {
     /// Of https.
     tls: Option<Tls>,
     allowed_hosts: Vec<String>,
+    allowed_origins: Vec<Origin>,
 }
 
 impl Listener {
@@ -119,6 +121,7 @@ impl Listener {
         addresses: &[SocketAddr],
         tls: Option<Tls>,
         allowed_hosts: Vec<String>,
+        allowed_origins: Vec<Origin>,
     ) -> io::Result<Self> {
         let socket = TcpListener::bind(addresses)?;
         socket.set_nonblocking(true)?;
@@ -127,6 +130,7 @@ impl Listener {
             listen,
             tls,
             allowed_hosts,
+            allowed_origins,
         })
     }
 
@@ -149,6 +153,7 @@ impl Listener {
         let policy = Arc::new(HostPolicy {
             listen_host: self.listen.host.clone(),
             allowed: self.allowed_hosts,
+            origins: self.allowed_origins,
         });
         // What is not open on purpose is closed, what is not there too.
         let closed = |routes: Router<Host>, door| {
@@ -432,6 +437,7 @@ impl Host {
 struct HostPolicy {
     listen_host: String,
     allowed: Vec<String>,
+    origins: Vec<Origin>,
 }
 
 impl HostPolicy {
@@ -460,10 +466,14 @@ fn host_of(authority: &str) -> &str {
         .map_or(authority, |(host, _)| host)
 }
 
-/// Turns away requests for hosts that are not ours and pages of other origins.
+/// A request that a browser makes for a page of another origin, which is allowed to.
+#[derive(Debug, Clone, Copy)]
+pub struct ForeignPage;
+
+/// Turns away requests for hosts that are not ours and pages of other origins than those that are allowed.
 async fn check_origin(
     State(policy): State<Arc<HostPolicy>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let text = |headers: &HeaderMap, name| {
@@ -484,19 +494,59 @@ async fn check_origin(
         .into_response();
     }
     // A browser says on whose behalf it asks: a page of another origin must not open a visitor's camera to us.
-    if let Some(origin) = text(request.headers(), header::ORIGIN)
-        && origin
+    let foreign = text(request.headers(), header::ORIGIN).filter(|origin| {
+        origin
             .split_once("://")
             .is_none_or(|(_, authority)| !authority.eq_ignore_ascii_case(&host))
-    {
-        return Problem::new(
-            StatusCode::FORBIDDEN,
-            "origin-not-allowed",
-            format!("pages of {origin:?} may not use this server"),
-        )
-        .into_response();
+    });
+    let mut response = match &foreign {
+        Some(origin) if !policy.origins.iter().any(|o| o.allows(origin)) => {
+            let text = format!(
+                "pages of {origin:?} may not use this server; allowed-origins names who may"
+            );
+            Problem::new(StatusCode::FORBIDDEN, "origin-not-allowed", text).into_response()
+        }
+        Some(origin) => {
+            request.extensions_mut().insert(ForeignPage);
+            let mut response = match is_preflight(&request) {
+                true => (StatusCode::NO_CONTENT, PREFLIGHT).into_response(),
+                false => next.run(request).await,
+            };
+            let headers = response.headers_mut();
+            let exposed = HeaderValue::from_static("Location, ETag, Link");
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+            if let Ok(origin) = HeaderValue::from_str(origin) {
+                headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            }
+            response
+        }
+        None => next.run(request).await,
+    };
+    if !policy.origins.is_empty() {
+        // What is kept for one origin is no answer for another.
+        let origin = HeaderValue::from_static("Origin");
+        response.headers_mut().append(header::VARY, origin);
     }
-    next.run(request).await
+    response
+}
+
+/// What a page of another origin may send, for so many seconds without asking again.
+const PREFLIGHT: [(HeaderName, &str); 3] = [
+    (
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        "GET, POST, PATCH, DELETE",
+    ),
+    (
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        "Authorization, Content-Type, If-Match",
+    ),
+    (header::ACCESS_CONTROL_MAX_AGE, "600"),
+];
+
+/// A browser's question whether a page may send what it wants to.
+fn is_preflight(request: &Request) -> bool {
+    let asked = header::ACCESS_CONTROL_REQUEST_METHOD;
+    request.method() == Method::OPTIONS && request.headers().contains_key(asked)
 }
 
 /// What a request says of who it is from.
@@ -599,6 +649,7 @@ mod tests {
         let policy = HostPolicy {
             listen_host: "camera.lan".into(),
             allowed: vec!["other.lan".into()],
+            origins: Vec::new(),
         };
         for host in [
             "127.0.0.1:8080",

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get};
 
 use super::Host;
-use super::http::{Client, Problem};
+use super::http::{Client, ForeignPage, Problem};
 use crate::peer::session::Refusal;
 
 pub fn routes() -> Router<Host> {
@@ -38,13 +38,15 @@ async fn only_from_this_machine(request: Request, next: Next) -> Response {
     let forwarded = [header::FORWARDED.as_str(), "x-forwarded-for"]
         .into_iter()
         .any(|name| request.headers().contains_key(name));
-    if client.is_some_and(Client::is_on_this_machine) && !forwarded {
+    // Whoever sits at this machine did not ask: a page of somebody else's did.
+    let foreign = request.extensions().get::<ForeignPage>().is_some();
+    if client.is_some_and(Client::is_on_this_machine) && !forwarded && !foreign {
         return next.run(request).await;
     }
     Problem::new(
         StatusCode::FORBIDDEN,
         "only-from-this-machine",
-        "this address is served to clients on the server's own machine only",
+        "this address is served to clients on the server's own machine only, and to no page of another origin",
     )
     .into_response()
 }

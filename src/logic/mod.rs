@@ -12,6 +12,7 @@ pub mod frame_rate;
 pub mod handoff;
 pub mod media;
 pub mod metrics;
+pub mod origins;
 pub mod overlay;
 pub mod palette;
 pub mod per_stream;

@@ -398,3 +398,112 @@ fn what_https_lacks_is_named() {
         assert!(error.contains(problem), "{properties}: {error}");
     }
 }
+
+#[test]
+fn pages_of_other_origins_get_in_where_they_are_named() {
+    let page = "https://pages.example:8443";
+    let server = guarded(&format!(
+        "video-chain=fakesink allowed-origins=\"https://other.example, {page}\""
+    ));
+    let url = server.url();
+    let known = format!("Bearer {TOKEN}");
+    let asks = |method, path: &str, headers: &[(&str, &str)]| {
+        let request = minreq::Request::new(method, format!("{url}{path}"));
+        let headers = headers.iter().copied();
+        headers
+            .fold(request, |request, (name, value)| {
+                request.with_header(name, value)
+            })
+            .send()
+            .unwrap()
+    };
+    let preflight = |origin| {
+        let wish = [
+            ("Origin", origin),
+            ("Access-Control-Request-Method", "POST"),
+            (
+                "Access-Control-Request-Headers",
+                "authorization,content-type",
+            ),
+        ];
+        asks(Method::Options, "/offer", &wish)
+    };
+    let allowed = preflight(page);
+    assert_eq!(allowed.status_code, 204);
+    for (name, value) in [
+        ("access-control-allow-origin", page),
+        ("access-control-allow-methods", "GET, POST, PATCH, DELETE"),
+        (
+            "access-control-allow-headers",
+            "Authorization, Content-Type, If-Match",
+        ),
+        ("access-control-expose-headers", "Location, ETag, Link"),
+        ("vary", "Origin"),
+    ] {
+        assert_eq!(allowed.headers[name], value);
+    }
+    // The token is asked for all the same, and the page may read that it is.
+    let refused = asks(Method::Post, "/offer", &[("Origin", page)]);
+    assert_eq!(refused.status_code, 401);
+    assert_eq!(refused.headers["access-control-allow-origin"], page);
+    let headers = [("Origin", page), ("Authorization", known.as_str())];
+    let answer = asks(Method::Get, "/rtc-config", &headers);
+    assert_eq!(answer.status_code, 200);
+    assert_eq!(answer.headers["access-control-allow-origin"], page);
+    assert_eq!(answer.headers["vary"], "Origin");
+    // Figures and the list of visitors are for who sits at this machine, and not for whose page is open there.
+    assert_eq!(asks(Method::Get, "/connections", &headers).status_code, 403);
+    let local = [("Authorization", known.as_str())];
+    assert_eq!(asks(Method::Get, "/connections", &local).status_code, 200);
+
+    for origin in [
+        "https://pages.example",
+        "http://pages.example:8443",
+        "https://evil.example",
+        "null",
+    ] {
+        let headers = [("Origin", origin), ("Authorization", known.as_str())];
+        for refused in [preflight(origin), asks(Method::Get, "/info", &headers)] {
+            assert_eq!(refused.status_code, 403, "{origin}");
+            assert!(!refused.headers.contains_key("access-control-allow-origin"));
+            let problem: serde_json::Value = refused.json().unwrap();
+            assert_eq!(problem["error"], "origin-not-allowed");
+        }
+    }
+    // The built-in page's own origin, as ever.
+    let headers = [("Origin", url.as_str()), ("Authorization", known.as_str())];
+    let own = asks(Method::Get, "/info", &headers);
+    assert_eq!(own.status_code, 200);
+    assert!(!own.headers.contains_key("access-control-allow-origin"));
+    // A name that was pointed at us is refused whatever else is right.
+    let headers = [("Host", "evil.example"), ("Authorization", known.as_str())];
+    let rebound = asks(Method::Get, "/info", &headers);
+    assert_eq!(rebound.status_code, 403);
+    let problem: serde_json::Value = rebound.json().unwrap();
+    assert_eq!(problem["error"], "host-not-allowed");
+    server.stop();
+}
+
+#[test]
+fn every_origin_gets_in_only_where_that_was_said() {
+    for (origins, status) in [("", 403), ("allowed-origins=*", 200)] {
+        let server = Server::playing(&format!(
+            "rtcsessionsrc listen=http://127.0.0.1:0 {origins}"
+        ));
+        let request = minreq::get(format!("{}/info", server.url()));
+        let answer = request
+            .with_header("Origin", "https://any.example")
+            .send()
+            .unwrap();
+        assert_eq!(answer.status_code, status);
+        let echoed = answer.headers.get("access-control-allow-origin");
+        let expected = (status == 200).then_some("https://any.example");
+        assert_eq!(echoed.map(String::as_str), expected);
+        server.stop();
+    }
+    let error = refusal("listen=http://127.0.0.1:0 allowed-origins=https://a.example/page");
+    assert!(
+        error.starts_with("allowed-origins=https://a.example/page: "),
+        "{error}"
+    );
+}

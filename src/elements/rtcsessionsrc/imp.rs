@@ -86,8 +86,14 @@ impl RtcSessionSrc {
                 )
             ));
         }
-        let listener = Listener::bind(plan.listen, &addresses, plan.tls, plan.allowed_hosts)
-            .map_err(cannot)?;
+        let listener = Listener::bind(
+            plan.listen,
+            &addresses,
+            plan.tls,
+            plan.allowed_hosts,
+            plan.allowed_origins,
+        )
+        .map_err(cannot)?;
         let latency = gst::ClockTime::from_mseconds(settings.latency.into());
         let stage = Arc::new(ElementStage::new(
             &self.obj(),
@@ -382,6 +388,12 @@ impl ObjectImpl for RtcSessionSrc {
                     Some(&default.allowed_hosts),
                 ),
                 text(
+                    "allowed-origins",
+                    "Allowed origins",
+                    "Origins such as https://example.org, separated by commas, whose pages may use the doors besides the built-in page; * is every one, for which auth-token is needed to keep anybody out. Pages of others are refused with HTTP status 403",
+                    Some(&default.allowed_origins),
+                ),
+                text(
                     "auth-token",
                     "Authorization token",
                     "The secret that clients send as \"Authorization: Bearer TOKEN\", and the built-in page takes from its address's #token=TOKEN; everything but the page's own files and /healthz is refused without it, with HTTP status 401. Letters, digits and -._~+/ with = at the end. Unset lets everybody in",
@@ -564,6 +576,7 @@ impl ObjectImpl for RtcSessionSrc {
                 "listen" => settings.listen = text().unwrap_or_default(),
                 "doors" => settings.doors = text().unwrap_or_default(),
                 "allowed-hosts" => settings.allowed_hosts = text().unwrap_or_default(),
+                "allowed-origins" => settings.allowed_origins = text().unwrap_or_default(),
                 "auth-token" => settings.auth_token = text(),
                 "insecure" => settings.insecure = value.get().expect(TYPED),
                 "tls-certificate" => settings.tls_certificate = text(),
@@ -612,6 +625,7 @@ impl ObjectImpl for RtcSessionSrc {
             "listen" => settings.listen.to_value(),
             "doors" => settings.doors.to_value(),
             "allowed-hosts" => settings.allowed_hosts.to_value(),
+            "allowed-origins" => settings.allowed_origins.to_value(),
             "auth-token" => settings.auth_token.to_value(),
             "insecure" => settings.insecure.to_value(),
             "tls-certificate" => settings.tls_certificate.to_value(),

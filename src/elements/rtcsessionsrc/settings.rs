@@ -14,6 +14,7 @@ use crate::logic::bandwidth::Limits;
 use crate::logic::connection::Patience;
 use crate::logic::media::Media;
 use crate::logic::wire::pull::Allowed;
+use crate::logic::origins::Origin;
 use crate::logic::token::Token;
 use crate::peer::chain::{Chain, ChainError};
 use crate::peer::codecs::Codec;
@@ -69,6 +70,7 @@ pub struct Settings {
     pub listen: String,
     pub doors: String,
     pub allowed_hosts: String,
+    pub allowed_origins: String,
     pub auth_token: Option<String>,
     /// Listens beyond this machine without a token.
     pub insecure: bool,
@@ -109,6 +111,7 @@ impl Default for Settings {
             listen: "http://127.0.0.1:8080".into(),
             doors: "page,offer,fastrtc,roboflow".into(),
             allowed_hosts: String::new(),
+            allowed_origins: String::new(),
             auth_token: None,
             insecure: false,
             tls_certificate: None,
@@ -163,6 +166,7 @@ pub struct Plan {
     pub listen: Listen,
     pub doors: Vec<Door>,
     pub allowed_hosts: Vec<String>,
+    pub allowed_origins: Vec<Origin>,
     pub token: Option<Token>,
     /// With `listen=https://…`, and only then.
     pub tls: Option<Tls>,
@@ -261,6 +265,10 @@ impl Settings {
             listen,
             doors,
             allowed_hosts: words(&self.allowed_hosts).map(str::to_owned).collect(),
+            allowed_origins: words(&self.allowed_origins)
+                .map(str::parse)
+                .collect::<Result<_, _>>()
+                .map_err(|error| impossible("allowed-origins", &self.allowed_origins, error))?,
             token: token(self.auth_token.as_deref())?,
             addresses,
             codecs: self.codecs(video_chain.as_ref(), audio_chain.as_ref())?,
