@@ -10,8 +10,8 @@ use std::sync::Arc;
 use axum::Router;
 use tokio::sync::Semaphore;
 
-use crate::logic::wire::pull::Allowed;
 use crate::logic::token::Token;
+use crate::logic::wire::pull::Allowed;
 use crate::peer::chain::Chain;
 use crate::peer::session::Session;
 

@@ -1,6 +1,6 @@
 """A visitor as anybody would write one with aiortc: one offer, one video track, one data channel.
 
-    python client_aiortc.py http://127.0.0.1:8080/offer [--scene three] [--codec H264] [--audio] [--visits N]
+    python client_aiortc.py http://127.0.0.1:8080/offer [--scene three] [--codec H264] [--audio] [--visits N] [--token T]
 
 Tells what happens as JSON lines, each with the monotonic time `at`: `answer`, `state`, `open`, `result`, `closing`, `closed`,
 `refused`. Closes when its standard input does or says so, except with --visits: then each visit ends with its first result.
@@ -67,7 +67,7 @@ class Tone(MediaStreamTrack):
         return frame
 
 
-async def visit(url, scene, codec, audio, until):
+async def visit(url, scene, codec, audio, until, token=None):
     """One connection, from the offer to its end; `until` is told each result and waits for the end."""
     pc = RTCPeerConnection()
     video = Scene(scene)
@@ -103,7 +103,7 @@ async def visit(url, scene, codec, audio, until):
 
     await pc.setLocalDescription(await pc.createOffer())
     asked = time.monotonic()
-    async with aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"} if token else None) as http:
         offer = {"sdp": pc.localDescription.sdp, "type": pc.localDescription.type}
         async with http.post(url, json=offer) as response:
             answer = await response.json()
@@ -147,11 +147,12 @@ async def main():
     parser.add_argument("--codec")
     parser.add_argument("--audio", action="store_true")
     parser.add_argument("--visits", type=int)
+    parser.add_argument("--token")
     args = parser.parse_args()
     if args.visits is None:
-        await visit(args.url, args.scene, args.codec, args.audio, StandardInput())
+        await visit(args.url, args.scene, args.codec, args.audio, StandardInput(), args.token)
     for _ in range(args.visits or 0):
-        await visit(args.url, args.scene, args.codec, args.audio, FirstResult())
+        await visit(args.url, args.scene, args.codec, args.audio, FirstResult(), args.token)
 
 
 if __name__ == "__main__":

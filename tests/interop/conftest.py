@@ -152,9 +152,9 @@ class Message:
 class Server(Lines):
     """gst-launch-1.0 with our plugin, and what its bus said."""
 
-    def __init__(self, words, log, *, options=("-m", "-e"), host="127.0.0.1", port=None, inside=(), env=None):
+    def __init__(self, words, log, *, options=("-m", "-e"), scheme="http", host="127.0.0.1", port=None, inside=(), env=None):
         self.port = port
-        self.url = f"http://{host}:{port}"
+        self.url = f"{scheme}://{host}:{port}"
         super().__init__([*inside, "gst-launch-1.0", *options, *words], log, env=env)
 
     def parse(self, line, at):
@@ -255,10 +255,10 @@ def launch(plugin_env, log):
 def serve(launch):
     """Starts a server: rtcsessionsrc with these properties and what follows it, listening."""
 
-    def start(properties=f'video-chain="{CHAIN}"', rest="", host="127.0.0.1", **kwargs):
+    def start(properties=f'video-chain="{CHAIN}"', rest="", scheme="http", host="127.0.0.1", **kwargs):
         port = free_port()
-        line = f"rtcsessionsrc name=s listen=http://{host}:{port} {properties} {rest}"
-        server = launch(line, host=host, port=port, **kwargs)
+        line = f"rtcsessionsrc name=s listen={scheme}://{host}:{port} {properties} {rest}"
+        server = launch(line, scheme=scheme, host=host, port=port, **kwargs)
         server.message("rtc-listening")
         return server
 

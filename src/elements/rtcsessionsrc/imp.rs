@@ -396,7 +396,7 @@ impl ObjectImpl for RtcSessionSrc {
                 text(
                     "auth-token",
                     "Authorization token",
-                    "The secret that clients send as \"Authorization: Bearer TOKEN\", and the built-in page takes from its address's #token=TOKEN; everything but the page's own files and /healthz is refused without it, with HTTP status 401. Letters, digits and -._~+/ with = at the end. Unset lets everybody in",
+                    "The secret that clients send as \"Authorization: Bearer TOKEN\", the built-in page takes from its address's #token=TOKEN, and Roboflow's SDK sends as api_key; everything but the page's own files and /healthz is refused without it, with HTTP status 401. Letters, digits and -._~+/ with = at the end. Unset lets everybody in",
                     None,
                 ),
                 glib::ParamSpecBoolean::builder("insecure")

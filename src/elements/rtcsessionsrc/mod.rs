@@ -76,6 +76,10 @@
  * | `GET /rtc-config` | `{"iceServers","iceTransportPolicy"}` for a client's RTCPeerConnection, with what `request-ice-servers` says |
  * | `GET /desired-playing-state` | `true`, `false` or `null` as server-sent events, for the page |
  *
+ * With `auth-token` all of these but `/healthz` need `Authorization: Bearer TOKEN`, as the doors do; without the header they
+ * answer 401. Beyond this machine it listens with an `auth-token` only, or with insecure=true. `listen=https://…` needs
+ * `tls-certificate` and `tls-private-key`; pages of other origins need to be named in `allowed-origins`.
+ *
  * The figures of inference count what `inferencesink` and `inferencefilter` say in `inference-stats` messages inside
  * chains: with stats-interval=0 they say nothing, and nothing is counted.
  *
