@@ -610,6 +610,8 @@ impl From<Refusal> for Problem {
             Refusal::Place(Refused::Pending(_))
             | Refusal::TooOften
             | Refusal::TooManyCandidates => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::OtherIceSession => StatusCode::PRECONDITION_FAILED,
+            Refusal::Unserved(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::NotAuthorized => StatusCode::FORBIDDEN,
             Refusal::Sdp(_) | Refusal::Call(_) => StatusCode::BAD_REQUEST,
         };

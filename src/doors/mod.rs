@@ -24,6 +24,7 @@ mod page;
 mod roboflow;
 mod rtc_config;
 pub mod tls;
+mod whip;
 
 /// What every door is given.
 #[derive(Clone)]
@@ -92,10 +93,17 @@ pub enum Door {
     Offer,
     FastRtc,
     Roboflow,
+    Whip,
 }
 
 impl Door {
-    pub const ALL: [Door; 4] = [Door::Page, Door::Offer, Door::FastRtc, Door::Roboflow];
+    pub const ALL: [Door; 5] = [
+        Door::Page,
+        Door::Offer,
+        Door::FastRtc,
+        Door::Roboflow,
+        Door::Whip,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -103,6 +111,7 @@ impl Door {
             Self::Offer => "offer",
             Self::FastRtc => "fastrtc",
             Self::Roboflow => "roboflow",
+            Self::Whip => "whip",
         }
     }
 
@@ -112,6 +121,7 @@ impl Door {
             Self::Page => page::routes().merge(events::playing_routes()),
             Self::Offer => offer::routes(),
             Self::FastRtc => fastrtc::routes(),
+            Self::Whip => whip::routes(),
             Self::Roboflow => Router::new(),
         }
     }
@@ -121,14 +131,16 @@ impl Door {
         match self {
             Self::Page => page::open_routes(),
             Self::Roboflow => roboflow::routes(),
-            Self::Offer | Self::FastRtc => Router::new(),
+            Self::Offer | Self::FastRtc | Self::Whip => Router::new(),
         }
     }
 }
 
 /// A door that there is not.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no door; known ones are page, offer, fastrtc and roboflow, separated by commas")]
+#[error(
+    "{0:?} is no door; known ones are page, offer, fastrtc, roboflow and whip, separated by commas"
+)]
 pub struct UnknownDoor(String);
 
 impl FromStr for Door {

@@ -114,6 +114,7 @@ async fn agree(host: &Host, request: &Request) -> Result<Agreement, Problem> {
         lossless: !request.is_realtime(),
         pictures,
         source,
+        whole_offer: false,
     })
 }
 

@@ -221,6 +221,11 @@ impl Call {
         Ok(answer?.to_sdp_string())
     }
 
+    /// Our username fragment, which each restart of ICE changes.
+    pub fn ice_session(&mut self) -> String {
+        self.rtc.direct_api().local_ice_credentials().ufrag
+    }
+
     /// Those of the lines that the answer agreed to send on, with what the peer takes there.
     pub fn send_lines(&mut self, returns: &[Assigned], now: Instant) -> Vec<SendLine> {
         let mut lines = Vec::new();

@@ -87,6 +87,8 @@ pub struct Agreement {
     /// Whether what leaves the video chain is told as pictures, beside the results.
     pub pictures: bool,
     pub source: VideoSource,
+    /// Whether an offer is refused when one of its lines cannot be served.
+    pub whole_offer: bool,
 }
 
 /// Where a visitor's video comes from.
@@ -111,6 +113,7 @@ impl Default for Agreement {
             lossless: false,
             pictures: false,
             source: VideoSource::Offer,
+            whole_offer: false,
         }
     }
 }
@@ -340,6 +343,11 @@ impl Connection {
     /// The id that the client brought, if any.
     pub fn external_id(&self) -> Option<&str> {
         self.visitor.external_id.as_deref()
+    }
+
+    /// Where it came in.
+    pub fn door(&self) -> &'static str {
+        self.visitor.door
     }
 
     pub fn lanes(&self) -> &Arc<Lanes> {

@@ -18,7 +18,9 @@ use crate::logic::connection::{EndReason, Phase};
 use crate::logic::metrics::Metrics;
 use crate::logic::registry::{Candidate, ConnectionId, Place, Refused, Registry};
 use crate::logic::wire::record::ConnectionRecord;
-use crate::logic::wire::sdp::{SdpError, check_candidate, check_offer};
+use crate::logic::wire::sdp::{SdpError, check_candidate, check_offer, rejected_line};
+use crate::logic::wire::sdpfrag::Fragment;
+use crate::logic::wire::whip::IfMatch;
 
 /// The transport's task is never busy for longer.
 const RELEASE_TIME: Duration = Duration::from_secs(1);
@@ -50,6 +52,12 @@ pub enum Refusal {
     NoSuchConnection(String),
     #[error("offers of this connection come too fast; wait a second")]
     TooOften,
+    #[error("this is about another ICE session than the connection has now")]
+    OtherIceSession,
+    #[error(
+        "nothing here takes a codec of the offer's {0} line, and half of an offer is not taken"
+    )]
+    Unserved(String),
     #[error("the application does not let this visitor in")]
     NotAuthorized,
     #[error("too many candidates wait for their offers")]
@@ -69,6 +77,8 @@ impl Refusal {
             Self::Sdp(_) | Self::Call(_) => "invalid-sdp",
             Self::NoSuchConnection(_) => "no-such-connection",
             Self::TooOften => "too-many-offers",
+            Self::OtherIceSession => "other-ice-session",
+            Self::Unserved(_) => "no-codec",
             Self::NotAuthorized => "not-authorized",
             Self::TooManyCandidates => "too-many-candidates",
         }
@@ -179,6 +189,11 @@ impl Session {
         let candidates = candidates.await.map_err(|_| Refusal::Gone)?;
         let (mut call, answer) =
             Call::answer(&self.config.call, &offer, &candidates, Instant::now())?;
+        if agreement.whole_offer
+            && let Some(line) = rejected_line(&answer, &offer.media)
+        {
+            return Err(Refusal::Unserved(line.kind.clone()));
+        }
 
         let alive = self
             .alive
@@ -213,6 +228,7 @@ impl Session {
         let id = connection.id().clone();
         room.send(Command::Adopt {
             call: Box::new(call),
+            sdp: sdp.to_owned(),
             media: offer.media,
             connection: connection.clone(),
         });
@@ -345,8 +361,7 @@ impl Session {
 
     /// Answers a later offer of a connection that stands.
     pub async fn offer_again(&self, id: &str, sdp: &str) -> Result<Answered, Refusal> {
-        let missing = || Refusal::NoSuchConnection(id.chars().take(64).collect());
-        let connection = self.registry.find(id).ok_or_else(missing)?;
+        let connection = self.registry.find(id).ok_or_else(|| missing(id))?;
         let (reply, answer) = oneshot::channel();
         let offer = Command::Offer {
             id: connection.id().clone(),
@@ -354,16 +369,32 @@ impl Session {
             reply,
         };
         self.transport.send(offer).await;
-        match answer.await.map_err(|_| Refusal::Gone)? {
-            Ok(sdp) => Ok(Answered {
-                id: connection.id().clone(),
-                sdp,
-            }),
-            Err(OfferRefused::Gone) => Err(missing()),
-            Err(OfferRefused::TooOften) => Err(Refusal::TooOften),
-            Err(OfferRefused::Sdp(error)) => Err(error.into()),
-            Err(OfferRefused::Call(error)) => Err(error.into()),
-        }
+        let answer = answer.await.map_err(|_| Refusal::Gone)?;
+        let sdp = answer.map_err(|refused| refusal(refused, id))?;
+        Ok(Answered {
+            id: connection.id().clone(),
+            sdp,
+        })
+    }
+
+    /// Takes candidates of a connection that stands, if its ICE session is the one that is meant. Other credentials
+    /// restart ICE; the answer is given back then.
+    pub async fn ice(
+        &self,
+        id: &ConnectionId,
+        if_match: IfMatch,
+        fragment: Fragment,
+    ) -> Result<Option<String>, Refusal> {
+        let (reply, done) = oneshot::channel();
+        let command = Command::Ice {
+            id: id.clone(),
+            if_match,
+            fragment,
+            reply,
+        };
+        self.transport.send(command).await;
+        let done = done.await.map_err(|_| Refusal::Gone)?;
+        done.map_err(|refused| refusal(refused, id.as_str()))
     }
 
     /// The element's base time has changed.
@@ -395,6 +426,20 @@ impl Session {
     /// Closes the UDP sockets, whoever still holds the session.
     pub fn release(&self) {
         self.transport.shut_down(RELEASE_TIME);
+    }
+}
+
+fn missing(id: &str) -> Refusal {
+    Refusal::NoSuchConnection(id.chars().take(64).collect())
+}
+
+fn refusal(refused: OfferRefused, id: &str) -> Refusal {
+    match refused {
+        OfferRefused::Gone => missing(id),
+        OfferRefused::TooOften => Refusal::TooOften,
+        OfferRefused::OtherIceSession => Refusal::OtherIceSession,
+        OfferRefused::Sdp(error) => error.into(),
+        OfferRefused::Call(error) => error.into(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The one task that owns the sockets and drives every call of a session.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,6 +25,8 @@ use crate::logic::registry::ConnectionId;
 use crate::logic::return_lines::MediaLine;
 use crate::logic::wire::dialect::Payload;
 use crate::logic::wire::sdp::{CheckedOffer, MAX_CANDIDATES, check_offer};
+use crate::logic::wire::sdpfrag::{Credentials, Fragment, restarted};
+use crate::logic::wire::whip::IfMatch;
 
 /// Wishes that may wait for the task.
 const COMMANDS: usize = 1024;
@@ -46,6 +48,8 @@ pub enum Command {
     Candidates(oneshot::Sender<Vec<Candidate>>),
     Adopt {
         call: Box<Call>,
+        /// As it came.
+        sdp: String,
         media: Vec<MediaLine>,
         connection: Arc<Connection>,
     },
@@ -53,6 +57,13 @@ pub enum Command {
         id: ConnectionId,
         sdp: String,
         reply: oneshot::Sender<Result<String, OfferRefused>>,
+    },
+    /// Candidates, or an ICE restart; the answer to a restart comes back.
+    Ice {
+        id: ConnectionId,
+        if_match: IfMatch,
+        fragment: Fragment,
+        reply: oneshot::Sender<Result<Option<String>, OfferRefused>>,
     },
     /// A candidate that came by itself.
     Candidate {
@@ -87,6 +98,8 @@ pub enum OfferRefused {
     Gone,
     #[error("at most {REOFFERS_PER_SECOND} offers a second are answered for one connection")]
     TooOften,
+    #[error("this is about another ICE session than the connection has now")]
+    OtherIceSession,
     #[error(transparent)]
     Sdp(#[from] crate::logic::wire::sdp::SdpError),
     #[error(transparent)]
@@ -251,14 +264,16 @@ impl Transport {
 
 struct Driven {
     call: Box<Call>,
+    /// The last offer that was answered, as it came.
+    sdp: String,
     media: Vec<MediaLine>,
     connection: Arc<Connection>,
     inlets: Vec<Arc<Inlet>>,
     /// Messages that wait for room, bounded by what may be pending.
     waiting: VecDeque<Waiting>,
     reoffers: RateLimit,
-    /// Candidates that came by themselves.
-    candidates: usize,
+    /// Candidates of this ICE session that came by themselves.
+    candidates: HashSet<String>,
 }
 
 struct Task {
@@ -346,18 +361,20 @@ impl Task {
             }
             Command::Adopt {
                 call,
+                sdp,
                 media,
                 connection,
             } => {
                 let id = connection.id().clone();
                 let driven = Driven {
                     call,
+                    sdp,
                     media,
                     connection,
                     inlets: Vec::new(),
                     waiting: VecDeque::new(),
                     reoffers: RateLimit::new(REOFFERS_PER_SECOND, now),
-                    candidates: 0,
+                    candidates: HashSet::new(),
                 };
                 self.calls.insert(id.clone(), driven);
                 self.with(&id, now, |_| ());
@@ -365,6 +382,15 @@ impl Task {
             Command::Offer { id, sdp, reply } => {
                 let answer = self.with(&id, now, |driven| driven.renegotiate(&sdp, now));
                 let _ = reply.send(answer.unwrap_or(Err(OfferRefused::Gone)));
+            }
+            Command::Ice {
+                id,
+                if_match,
+                fragment,
+                reply,
+            } => {
+                let done = self.with(&id, now, |driven| driven.ice(&if_match, &fragment, now));
+                let _ = reply.send(done.unwrap_or(Err(OfferRefused::Gone)));
             }
             Command::Candidate { id, candidate } => {
                 self.with(&id, now, |driven| driven.add_candidate(&candidate, now));
@@ -534,8 +560,7 @@ impl Driven {
     }
 
     fn add_candidate(&mut self, candidate: &str, now: Instant) {
-        if self.candidates < MAX_CANDIDATES {
-            self.candidates += 1;
+        if self.candidates.len() < MAX_CANDIDATES && self.candidates.insert(candidate.to_owned()) {
             self.call.add_candidate(candidate, now);
         }
     }
@@ -550,6 +575,32 @@ impl Driven {
         let lines = self.call.send_lines(&offer.returns, now);
         self.connection.lanes().negotiated(lines);
         self.media = offer.media;
+        if Credentials::of(sdp) != Credentials::of(&self.sdp) {
+            self.candidates.clear();
+        }
+        sdp.clone_into(&mut self.sdp);
+        Ok(answer)
+    }
+
+    /// Takes candidates. Credentials that are new restart ICE: everything else of the last offer stays as it is.
+    fn ice(
+        &mut self,
+        if_match: &IfMatch,
+        fragment: &Fragment,
+        now: Instant,
+    ) -> Result<Option<String>, OfferRefused> {
+        if !if_match.allows(&self.call.ice_session()) {
+            return Err(OfferRefused::OtherIceSession);
+        }
+        let known = Credentials::of(&self.sdp);
+        let new = fragment.credentials.as_ref();
+        let answer = match new.filter(|new| known.as_ref() != Some(*new)) {
+            Some(new) => Some(self.renegotiate(&restarted(&self.sdp, new), now)?),
+            None => None,
+        };
+        for candidate in &fragment.candidates {
+            self.add_candidate(candidate, now);
+        }
         Ok(answer)
     }
 

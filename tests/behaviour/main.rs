@@ -27,6 +27,7 @@ mod server;
 #[allow(dead_code, reason = "the benches use all of it")]
 #[path = "../../bench/visitor.rs"]
 mod visitor;
+mod whip;
 
 /// GStreamer with the plugin's elements in it.
 fn init() {

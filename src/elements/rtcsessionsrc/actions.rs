@@ -172,7 +172,7 @@ pub fn signals() -> Vec<Signal> {
          * GstRtcSessionSrc::request-ice-servers:
          * @visitor: remote-address of who asks
          *
-         * Emitted when a page asks for STUN and TURN servers (`GET /rtc-config`), from a thread that may wait:
+         * Emitted when a page asks for STUN and TURN servers (`GET /rtc-config`) or a WHIP client was let in, from a thread that may wait:
          * the place for credentials that live for a while only. The first handler that returns a text wins.
          *
          * Returns: (nullable): JSON as in RTCConfiguration.iceServers: a list of objects with `urls` and, where

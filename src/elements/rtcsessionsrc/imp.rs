@@ -378,7 +378,7 @@ impl ObjectImpl for RtcSessionSrc {
                 text(
                     "doors",
                     "Doors",
-                    "Signalling dialects that are served, separated by commas: page (the built-in page), offer (POST /offer and /api/offer, as aiortc's and Pipecat's servers), fastrtc (POST /webrtc/offer and /input_hook), roboflow (POST /initialise_webrtc_worker, for inference_sdk)",
+                    "Signalling dialects that are served, separated by commas: page (the built-in page), offer (POST /offer and /api/offer, as aiortc's and Pipecat's servers), fastrtc (POST /webrtc/offer and /input_hook), roboflow (POST /initialise_webrtc_worker, for inference_sdk), whip (/whip, RFC 9725: what OBS and whipclientsink send to)",
                     Some(&default.doors),
                 ),
                 text(

@@ -86,6 +86,13 @@
  * A connection that we end is told why, as the last text on its data channel:
  * `{"errors":[…],"processing_complete":true,"termination_reason":"time-limit","detail":…}`.
  *
+ * ## Broadcasting programs
+ *
+ * The door `whip` is WHIP (RFC 9725): `POST /whip` with an offer as `application/sdp`, then `PATCH` (more candidates,
+ * or an ICE restart) and `DELETE` at the answer's `Location`, `/whip/{id}`. Nothing is sent back to such a client,
+ * whatever its chains make. What `request-ice-servers` says is in the answer's `Link` headers, and its `Authorization`
+ * is in what `authorize` is asked.
+ *
  * ## Messages
  *
  * Element messages, posted from threads of the plugin's own that serve every visitor, unless said otherwise: a

@@ -109,7 +109,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: "http://127.0.0.1:8080".into(),
-            doors: "page,offer,fastrtc,roboflow".into(),
+            doors: "page,offer,fastrtc,roboflow,whip".into(),
             allowed_hosts: String::new(),
             allowed_origins: String::new(),
             auth_token: None,

@@ -8,4 +8,6 @@ pub mod record;
 pub mod result;
 pub mod roboflow;
 pub mod sdp;
+pub mod sdpfrag;
 pub mod upload;
+pub mod whip;

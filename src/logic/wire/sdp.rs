@@ -45,6 +45,10 @@ pub enum SdpError {
         least: usize,
         most: usize,
     },
+    #[error("{0} stands there with several values; the m-lines of a bundle have one")]
+    Differing(&'static str),
+    #[error("ice-ufrag and ice-pwd come together; only one of them is there")]
+    HalfCredentials,
     #[error("the offer has no audio or video m-line; at least one is needed")]
     NoMedia,
     #[error("m-line {0} has no a=mid; every m-line needs one of its own")]
@@ -167,15 +171,7 @@ pub fn check_offer(
         if line.is_empty() {
             continue;
         }
-        let mut chars = line.chars();
-        let form =
-            chars.next().is_some_and(|c| c.is_ascii_lowercase()) && chars.next() == Some('=');
-        if !form || line.contains(|c: char| c.is_control() && c != '\t') {
-            return Err(SdpError::BadLine {
-                line: index + 1,
-                text: line.chars().take(40).collect(),
-            });
-        }
+        check_line(index, line)?;
         if line.starts_with("m=") {
             sections.push(Section { lines: Vec::new() });
         }
@@ -221,6 +217,20 @@ pub fn check_offer(
         returns,
         transport_feedback,
         may_return,
+    })
+}
+
+/// The form of the line of that index, counted from 0; an empty one has none to be wrong.
+pub(super) fn check_line(index: usize, line: &str) -> Result<(), SdpError> {
+    let mut chars = line.chars();
+    let form = chars.next().is_none_or(|c| c.is_ascii_lowercase())
+        && (line.is_empty() || chars.next() == Some('='));
+    if form && !line.contains(|c: char| c.is_control() && c != '\t') {
+        return Ok(());
+    }
+    Err(SdpError::BadLine {
+        line: index + 1,
+        text: line.chars().take(40).collect(),
     })
 }
 
@@ -273,21 +283,12 @@ fn check_transport(session: &Section, media: &[Section]) -> Result<(), SdpError>
             }
         }
     }
-    // RFC 8839 allows longer names than one STUN message of ours can carry.
-    for (attribute, least, most) in [("ice-ufrag", 4, 64), ("ice-pwd", 22, 256)] {
+    for attribute in ["ice-ufrag", "ice-pwd"] {
         for value in std::iter::once(session)
             .chain(media)
             .flat_map(|section| section.attributes(attribute))
         {
-            let sound = value.bytes().all(|b| b.is_ascii_graphic());
-            if !sound || !(least..=most).contains(&value.len()) {
-                return Err(SdpError::BadCredential {
-                    attribute,
-                    length: value.chars().count(),
-                    least,
-                    most,
-                });
-            }
+            check_credential(attribute, value)?;
         }
     }
     let of_session = session.attributes("fingerprint").next().is_some();
@@ -301,6 +302,25 @@ fn check_transport(session: &Section, media: &[Section]) -> Result<(), SdpError>
         }),
         None => Ok(()),
     }
+}
+
+/// A value of `ice-ufrag` or `ice-pwd`.
+pub(super) fn check_credential(attribute: &'static str, value: &str) -> Result<(), SdpError> {
+    // RFC 8839 allows longer names than one STUN message of ours can carry.
+    let (least, most) = match attribute {
+        "ice-ufrag" => (4, 64),
+        _ => (22, 256),
+    };
+    let sound = value.bytes().all(|b| b.is_ascii_graphic());
+    if sound && (least..=most).contains(&value.len()) {
+        return Ok(());
+    }
+    Err(SdpError::BadCredential {
+        attribute,
+        length: value.chars().count(),
+        least,
+        most,
+    })
 }
 
 fn rewrite(sections: &[Section], lines: &[MediaLine], returns: &[Assigned]) -> String {
@@ -328,6 +348,15 @@ fn rewrite(sections: &[Section], lines: &[MediaLine], returns: &[Assigned]) -> S
         }
     }
     out
+}
+
+/// The first line that its peer would send on and that an answer has rejected.
+pub fn rejected_line<'a>(answer: &str, offered: &'a [MediaLine]) -> Option<&'a MediaLine> {
+    let lines = answer.lines().filter_map(|line| line.strip_prefix("m="));
+    let rejected = |line: &str| line.split_ascii_whitespace().nth(1) == Some("0");
+    let mut both = lines.zip(offered);
+    let (_, line) = both.find(|(answered, line)| line.sends && rejected(answered))?;
+    Some(line)
 }
 
 /// A candidate that came by itself, as browsers write it: `candidate:…` with eight words or more.
@@ -534,6 +563,21 @@ mod tests {
             check(&text, &[]).unwrap_err(),
             SdpError::UnknownBundleMid("7".into())
         );
+    }
+
+    #[test]
+    fn a_line_that_an_answer_rejects_is_found() {
+        let offered = check(&offer("", &[VIDEO, AUDIO]), &[]).unwrap().media;
+        let answer = |video: u8, audio: u8| {
+            format!("v=0\r\nm=video {video} X 96\r\na=mid:0\r\nm=audio {audio} X 111\r\n")
+        };
+        assert_eq!(rejected_line(&answer(9, 9), &offered), None);
+        assert_eq!(rejected_line(&answer(9, 0), &offered), Some(&offered[1]));
+        let inactive = MediaLine {
+            sends: false,
+            ..offered[0].clone()
+        };
+        assert_eq!(rejected_line(&answer(0, 0), &[inactive]), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use gstrtcinference::logic::connection::{EndReason, Patience};
 use gstrtcinference::logic::media::Media;
 use gstrtcinference::logic::return_lines::Returns;
 use gstrtcinference::logic::wire::sdp::check_offer;
+use gstrtcinference::logic::wire::sdpfrag::{Credentials, restarted};
 use gstrtcinference::peer::call::{Call, CallConfig, CallEvent, datagram};
 use gstrtcinference::peer::codecs::Codec;
 use gstrtcinference::peer::encoding::Encoded;
@@ -61,8 +62,11 @@ pub struct Bench {
     now: Instant,
     pub ours: Call,
     pub far: Rtc,
+    far_at: SocketAddr,
     far_timeout: Instant,
     far_mid: Mid,
+    /// The far side's first offer.
+    offer: String,
     pub network: Network,
     /// Whether the far side sends frames.
     pub sending: bool,
@@ -111,7 +115,8 @@ impl Bench {
         let far_mid = change.add_media(MediaKind::Video, Direction::SendRecv, None, None, None);
         change.add_channel("results".into());
         let (offer, pending) = change.apply().unwrap();
-        let offer = check_offer(&offer.to_sdp_string(), &[], &ECHO).unwrap();
+        let text = offer.to_sdp_string();
+        let offer = check_offer(&text, &[], &ECHO).unwrap();
         let latency = Duration::from_millis(150);
         let config = CallConfig::new(vec![Codec::Vp8], latency, PATIENCE, LIMITS);
         let candidates = [Candidate::host(ours_at, "udp").unwrap()];
@@ -124,8 +129,10 @@ impl Bench {
             now: start,
             ours,
             far,
+            far_at,
             far_timeout: start,
             far_mid,
+            offer: text,
             network: Network::new(seed, start),
             sending: true,
             vanished: false,
@@ -159,6 +166,23 @@ impl Bench {
         bench.run(Duration::from_secs(1));
         assert!(bench.connected.is_some() && !bench.got.is_empty());
         bench
+    }
+
+    /// The far side restarts ICE with nothing but its credentials and its candidate.
+    pub fn restart_ice(&mut self) {
+        let mut change = self.far.sdp_api();
+        change.ice_restart(true);
+        let (offer, pending) = change.apply().unwrap();
+        let new = Credentials::of(&offer.to_sdp_string()).unwrap();
+        let offer = check_offer(&restarted(&self.offer, &new), &[], &ECHO).unwrap();
+        let session = self.ours.ice_session();
+        let answer = self.ours.answer_again(&offer, self.now).unwrap();
+        assert_ne!(self.ours.ice_session(), session);
+        let candidate = Candidate::host(self.far_at, "udp").unwrap();
+        self.ours
+            .add_candidate(&candidate.to_sdp_string(), self.now);
+        let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
+        self.far.sdp_api().accept_answer(pending, answer).unwrap();
     }
 
     pub fn elapsed(&self) -> Duration {

@@ -165,6 +165,20 @@ fn frames_lost_behind_the_call_bring_a_keyframe() {
     assert!(bench.got.len() > before + 20);
 }
 
+#[test]
+fn a_restart_of_ice_goes_on_where_media_was() {
+    let mut bench = Bench::connected(11);
+    for _ in 0..3 {
+        bench.restart_ice();
+        bench.run(2 * SECOND);
+    }
+    assert_eq!(bench.ended, None);
+    let numbers: Vec<u32> = bench.got.iter().map(|got| got.number).collect();
+    let expected: Vec<u32> = (0..bench.sent() - 2).collect();
+    assert!(numbers.len() >= expected.len(), "{} came", numbers.len());
+    assert_eq!(numbers[..expected.len()], expected);
+}
+
 fn bad(loss: f64) -> Conditions {
     Conditions {
         loss,

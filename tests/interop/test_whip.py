@@ -1,0 +1,345 @@
+"""WHIP clients (RFC 9725) walk in, trickle, restart ICE and leave; what is not WHIP gets a clear answer and harms nobody."""
+
+import json
+import re
+import socket
+import urllib.error
+import urllib.request
+from contextlib import closing
+
+import pytest
+
+import scenes
+from conftest import CHAIN, PATIENCE
+from test_refusals import many_candidates, sdp, sections, session_ufrag_twice  # noqa: F401 (sdp is a fixture)
+
+SDP = "application/sdp"
+FRAGMENT = "application/trickle-ice-sdpfrag"
+RESULTS = 30
+# Sessions that nobody follows up outlast the test.
+PATIENT = "setup-timeout=60000"
+CANDIDATE = "a=candidate:{n} 1 udp 2130706431 10.99.0.1 {port} typ host\r\n"
+
+
+def ask(method, url, body=None, kind=None, **headers):
+    """Status, headers and body of an answer, whatever its status."""
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    if kind:
+        headers["Content-Type"] = kind
+    request = urllib.request.Request(url, body, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            return response.status, response.headers, response.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+@pytest.fixture
+def whip(visit):
+    """Starts a WHIP client of a server."""
+
+    def start(server, *args):
+        return visit(server, *args, route="/whip", script="client_whip.py")
+
+    return start
+
+
+@pytest.fixture
+def session(sdp):
+    """Posts an offer that nobody follows up; gives its session's URL and entity tag."""
+
+    def start(server):
+        status, headers, answer = ask("POST", server.url + "/whip", sdp.encode(), SDP)
+        assert status == 201, answer
+        return server.url + headers["Location"], headers["ETag"]
+
+    return start
+
+
+def test_client_trickles_is_served_and_leaves(serve, whip):
+    server = serve()
+    client = whip(server)
+    answer = client.event("answer")
+    created = server.message("rtc-connection-created")
+    connection = created["connection-id"]
+    assert created["door"] == "whip"
+    assert answer["headers"]["content-type"] == SDP
+    assert answer["headers"]["location"] == f"/whip/{connection}"
+    assert re.fullmatch(r'"[\x21\x23-\x7e]+"', answer["headers"]["etag"])
+    assert "a=candidate:" in answer["sdp"] and "10.99.0.1" in answer["sdp"]
+    assert client.event("trickled")["status"] == 204
+
+    results = server.message("inference-result", count=RESULTS, connection_id=connection)
+    boxes = [len(scenes.predicted(json.loads(m["json"]))) for m in results]
+    assert sum(boxes) / len(boxes) > 2, f"three shapes were sent, found were {boxes}"
+    listed = json.loads(ask("GET", server.url + "/connections")[2])
+    assert [(c["connection_id"], c["door"], c["state"]) for c in listed] == [(connection, "whip", "playing")]
+    with closing(urllib.request.urlopen(f"{server.url}/outputs?webrtc_id={connection}", timeout=PATIENCE)) as outputs:
+        assert outputs.readline().strip() == b"event: output"
+
+    client.close()
+    assert client.event("deleted")["status"] == 200
+    assert server.message("rtc-stream-ended")["reason"] == "client-closed"
+    ended = server.message("rtc-connection-ended", connection_id=connection)
+    assert (ended["door"], ended["reason"], ended["had-media"]) == ("whip", "client-closed", True)
+    for method in ("DELETE", "PATCH", "GET"):
+        assert ask(method, answer["resource"], b"", FRAGMENT, If_Match="*")[0] == 404
+
+
+def test_end_of_the_http_session_alone_ends_the_connection(serve, whip):
+    server = serve("video-chain=fakesink")
+    client = whip(server)
+    server.message("rtc-stream-started")
+    # The entity tag is of no interest here (RFC 9725, 4.3.1).
+    status, _, body = ask("DELETE", client.event("answer")["resource"], If_Match='"another"')
+    assert (status, body) == (200, b"")
+    assert server.message("rtc-connection-ended")["reason"] == "client-closed"
+    client.event("state", state="closed")
+
+
+def test_candidates_that_come_later_are_enough_to_connect(serve, whip):
+    server = serve("video-chain=fakesink")
+    client = whip(server, "--await-checks")
+    client.event("state", state="connected")
+    server.message("rtc-stream-started")
+
+
+def test_h264_and_audio_are_taken(serve, whip):
+    server = serve("video-chain=fakesink audio-chain=fakesink")
+    whip(server, "--codec", "H264", "--audio")
+    started = {m["media"]: m["codec"].lower() for m in server.message("rtc-stream-started", count=2)}
+    assert "264" in started["video"] and "opus" in started["audio"]
+
+
+def test_ice_restarts_while_media_flows(serve, whip):
+    server = serve()
+    client = whip(server)
+    connection = server.message("rtc-connection-created")["connection-id"]
+    server.message("inference-result", count=RESULTS)
+    answer = client.event("answer")
+    tags = [answer["headers"]["etag"]]
+    for number in (1, 2):
+        client.ask("restart")
+        restarted = client.event("restarted", count=number)[-1]
+        assert restarted["status"] == 200, restarted
+        assert restarted["etag"] not in tags
+        tags.append(restarted["etag"])
+        for name in ("ice-ufrag", "ice-pwd"):
+            new = re.search(rf"(?m)^a={name}:\S+", restarted["body"])[0]
+            assert new not in answer["sdp"]
+        assert "a=candidate:" in restarted["body"]
+        # What comes from here on comes over the new ICE session: the client has closed the sockets of the old one.
+        since = len(server.said)
+        server.message("inference-result", since=since, count=RESULTS, connection_id=connection)
+    assert not server.all("rtc-stream-ended") and not server.all("rtc-connection-error")
+
+    status, headers, _ = ask("PATCH", answer["resource"], b"a=end-of-candidates\r\n", FRAGMENT, If_Match=tags[0])
+    assert status == 412
+    for tag in (tags[-1], f'"old", {tags[-1]}'):
+        status, headers, body = ask("PATCH", answer["resource"], b"a=end-of-candidates\r\n", FRAGMENT, If_Match=tag)
+        assert (status, headers["ETag"], body) == (204, None, b"")
+    client.close()
+    assert server.message("rtc-connection-ended")["reason"] == "client-closed"
+
+
+def test_what_was_said_already_changes_nothing(serve, whip):
+    server = serve()
+    client = whip(server)
+    server.message("inference-result")
+    answer = client.event("answer")
+    # Some clients mean any session by the asterisk, and no restart: their credentials are not new.
+    for tag in (answer["headers"]["etag"], "*", '"*"', answer["headers"]["etag"]):
+        status, headers, _ = ask("PATCH", answer["resource"], answer["fragment"].encode(), FRAGMENT, If_Match=tag)
+        assert (status, headers["ETag"]) == (204, None)
+    server.message("inference-result", since=len(server.said), count=RESULTS)
+
+
+def test_nothing_is_sent_to_a_client_that_would_take_it(serve, sdp):
+    server = serve("video-chain=identity audio-chain=identity", "videotestsrc is-live=true ! rtcsessionsink send-to=all")
+    assert "a=sendrecv" in sdp
+    status, _, answer = ask("POST", server.url + "/whip", sdp.encode(), SDP)
+    assert status == 201
+    _, media = sections(answer.decode())
+    directions = [re.findall(r"(?m)^a=(sendrecv|sendonly|recvonly|inactive)", m) for m in media if m[:7] in ("m=audio", "m=video")]
+    assert directions == [["recvonly"], ["recvonly"]]
+
+
+def test_methods_are_answered_as_the_rfc_says(serve, session):
+    server = serve(f"{PATIENT} video-chain=fakesink")
+    endpoint = server.url + "/whip"
+    resource, _ = session(server)
+    status, headers, body = ask("OPTIONS", endpoint)
+    assert (status, headers["Accept-Post"], body) == (200, SDP, b"")
+    status, headers, _ = ask("OPTIONS", resource)
+    assert (status, headers["Accept-Patch"]) == (200, FRAGMENT)
+    for url in (endpoint, resource):
+        assert ask("GET", url)[0] == ask("HEAD", url)[0] == 204
+        assert ask("PUT", url, b"")[0] == 405
+    assert ask("PATCH", endpoint, b"")[0] == ask("DELETE", endpoint)[0] == 405
+    assert ask("POST", resource, b"")[0] == 405
+
+
+def test_all_doors_share_one_limit_and_a_full_server_says_when_to_come_again(serve, visit, whip):
+    server = serve("max-connections=1 video-chain=fakesink")
+    first = visit(server)
+    first.event("open")
+    refused = whip(server).event("refused")
+    assert refused["status"] == 503 and int(refused["headers"]["retry-after"]) > 0
+    assert json.loads(refused["body"])["error"] == "too-many-connections"
+    rejected = server.message("rtc-connection-rejected")
+    assert (rejected["door"], rejected["limit"]) == ("whip", 1)
+    first.close()
+    server.message("rtc-connection-ended")
+    second = whip(server)
+    server.message("rtc-stream-started", since=len(server.said) - 1)
+    assert visit(server).event("refused")["status"] == 503
+    second.close()
+    server.message("rtc-connection-ended", count=2)
+    visit(server).event("open")
+
+
+def test_a_door_that_is_not_named_is_closed(serve, sdp):
+    server = serve("doors=page,offer video-chain=fakesink")
+    assert ask("POST", server.url + "/whip", sdp.encode(), SDP)[0] == 404
+
+
+def lines(sdp, count):
+    """As many video lines, in one bundle."""
+    head, media = sections(sdp)
+    video = next(m for m in media if m.startswith("m=video"))
+    bundle = "a=group:BUNDLE " + " ".join(map(str, range(count))) + "\r\n"
+    head = re.sub(r"(?m)^a=group:BUNDLE.*\n", bundle, head)
+    return head + "".join(re.sub(r"(?m)^a=mid:.*\n", f"a=mid:{i}\r\n", video) for i in range(count))
+
+
+def codecs_of_nobody(sdp):
+    return re.sub(r"(?m)^(a=rtpmap:\d+ )(VP8|VP9|H264|AV1)/", r"\1none/", sdp)
+
+
+BAD_OFFERS = {
+    "video that is not taken": lambda sdp: (codecs_of_nobody(sdp).encode(), SDP, 422),
+    "another type": lambda sdp: (sdp.encode(), "application/json", 415),
+    "no type": lambda sdp: (sdp.encode(), "", 415),
+    "nothing": lambda sdp: (b"", SDP, 400),
+    "no SDP": lambda sdp: (b"hello", SDP, 400),
+    "JSON": lambda sdp: (json.dumps({"sdp": sdp, "type": "offer"}).encode(), SDP, 400),
+    "bytes that are no text": lambda sdp: (sdp.encode() + b"a=\xff\xfe\r\n", SDP, 400),
+    "cut SDP": lambda sdp: (sdp[: len(sdp) // 3].encode(), SDP, 400),
+    "SDP with a NUL": lambda sdp: (sdp.encode() + b"a=x\0\r\n", SDP, 400),
+    "17 m-lines": lambda sdp: (lines(sdp, 17).encode(), SDP, 400),
+    "1000 m-lines": lambda sdp: (lines(sdp, 1000).encode(), SDP, 413),
+    "1000 m-lines that say nothing": lambda sdp: (sdp.encode() + b"m=\r\n" * 1000, SDP, 400),
+    "201 candidates": lambda sdp: (many_candidates(sdp).encode(), SDP, 400),
+    "two session-level ufrags": lambda sdp: (session_ufrag_twice(sdp).encode(), SDP, 400),
+    "64 KiB": lambda sdp: ((sdp + "a=filler:" + "x" * 65536 + "\r\n").encode(), SDP, 400),
+    "2 MiB": lambda sdp: (b"x" * (2 << 20), SDP, 413),
+}
+
+
+def credentials(ufrag="name", pwd="twenty-two-characters!"):
+    return f"a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\n"
+
+
+def candidates(count):
+    return "".join(CANDIDATE.format(n=n, port=20000 + n) for n in range(count))
+
+
+# Body, type, If-Match (None: the session's own, nothing: no such header), status.
+BAD_FRAGMENTS = {
+    "another type": (candidates(1), "application/sdp", None, 415),
+    "no type": (candidates(1), "", None, 415),
+    "no tag": (candidates(1), FRAGMENT, "", 428),
+    "no tag for a restart": (credentials(), FRAGMENT, "", 428),
+    "another's tag": (candidates(1), FRAGMENT, '"another"', 412),
+    "another's tag for a restart": (credentials(), FRAGMENT, '"another"', 412),
+    "a tag that is none": (candidates(1), FRAGMENT, "W/é", 412),
+    "a long tag": (candidates(1), FRAGMENT, "x" * 10000, 412),
+    "no fragment": ("hello", FRAGMENT, None, 400),
+    "bytes that are no text": (b"a=mid:\xff\r\n", FRAGMENT, None, 400),
+    "a candidate that is none": ("a=candidate:1 1 udp\r\n", FRAGMENT, None, 400),
+    "201 candidates": (candidates(201), FRAGMENT, None, 400),
+    "10000 candidates": (candidates(10000), FRAGMENT, None, 413),
+    "10000 lines": ("a=\r\n" * 10000, FRAGMENT, None, 400),
+    "half the credentials": ("a=ice-ufrag:name\r\n", FRAGMENT, "*", 400),
+    "credentials of two sessions": (credentials() + credentials("another"), FRAGMENT, "*", 400),
+    "short credentials": (credentials("n", "p"), FRAGMENT, "*", 400),
+    "64 KiB": ("a=filler:" + "x" * 65536, FRAGMENT, None, 400),
+    "2 MiB": ("x" * (2 << 20), FRAGMENT, None, 413),
+}
+
+
+def is_clear(body):
+    said = json.loads(body)
+    return bool(said["error"] and said["message"])
+
+
+def test_hostile_input_gets_a_clear_answer_and_harms_nobody(serve, whip, sdp, session):
+    server = serve(f'{PATIENT} video-chain="{CHAIN}"')
+    bystander = whip(server)
+    server.message("inference-result")
+    ours = bystander.event("answer")
+    wrong = {}
+    for name, make in BAD_OFFERS.items():
+        body, kind, right = make(sdp)
+        status, _, said = ask("POST", server.url + "/whip", body, kind)
+        if status != right or not is_clear(said):
+            wrong[f"offer: {name}"] = (status, said)
+    resource, tag = session(server)
+    for name, (body, kind, if_match, right) in BAD_FRAGMENTS.items():
+        body = body if isinstance(body, bytes) else body.encode()
+        headers = {} if if_match == "" else {"If_Match": if_match or tag}
+        status, headers, said = ask("PATCH", resource, body, kind, **headers)
+        if status != right or not is_clear(said) or headers["ETag"]:
+            wrong[f"fragment: {name}"] = (status, said)
+    assert not wrong
+    # Every refusal left the session as it was.
+    assert ask("PATCH", resource, candidates(200).encode(), FRAGMENT, If_Match=tag)[0] == 204
+    assert ask("PATCH", resource, b"", FRAGMENT, If_Match=tag)[0] == 204
+
+    # Whoever was there is served as before.
+    assert server.process.poll() is None
+    server.message("inference-result", since=len(server.said), count=10)
+    assert ask("PATCH", ours["resource"], ours["fragment"].encode(), FRAGMENT, If_Match=ours["headers"]["etag"])[0] == 204
+    assert len(server.all("rtc-connection-created")) == 2 and not server.all("rtc-connection-ended")
+
+
+def test_ids_of_others_open_nothing(serve, visit, session):
+    server = serve(f"{PATIENT} video-chain=fakesink")
+    visitor = visit(server)
+    visitor.event("open")
+    other = visitor.event("answer")["answer"]["pc_id"]
+    resource, tag = session(server)
+    strange = [other, "nobody", "..%2fwhip", "%ff", "x" * 4000, other.upper()]
+    for id in strange:
+        for method in ("PATCH", "DELETE", "GET"):
+            status, _, said = ask(method, f"{server.url}/whip/{id}", candidates(1).encode(), FRAGMENT, If_Match=tag)
+            assert status == 404 and (method == "HEAD" or is_clear(said)), (method, id, status)
+    # The tag of one session is nothing to another.
+    second, _ = session(server)
+    assert ask("PATCH", second, candidates(1).encode(), FRAGMENT, If_Match=tag)[0] == 412
+    assert not server.all("rtc-connection-ended")
+    assert ask("DELETE", resource)[0] == 200
+
+
+def test_restarts_come_only_so_often(serve, session):
+    server = serve(f"{PATIENT} video-chain=fakesink")
+    resource, first = session(server)
+    said = []
+    for number in range(10):
+        body = credentials(f"name{number}", f"twenty-two-characters!{number}").encode()
+        status, headers, _ = ask("PATCH", resource, body, FRAGMENT, If_Match="*")
+        said.append(status)
+        if status == 429:
+            break
+    assert said[:2] == [200, 200] and said[-1] == 429, said
+    # The last restart that was answered holds.
+    assert ask("PATCH", resource, candidates(1).encode(), FRAGMENT, If_Match=first)[0] == 412
+    assert ask("PATCH", resource, candidates(1).encode(), FRAGMENT, If_Match="*")[0] == 204
+
+
+def test_a_client_that_hangs_up_with_its_body_half_sent_is_nobody(serve, whip):
+    server = serve("video-chain=fakesink")
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"POST /whip HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sdp\r\nContent-Length: 500\r\n\r\nv=0\r\n")
+    whip(server).event("state", state="connected")
+    assert len(server.all("rtc-connection-created")) == 1
