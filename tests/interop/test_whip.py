@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 import scenes
-from conftest import CHAIN, PATIENCE
+from conftest import CHAIN, PATIENCE, ROOT
 from test_refusals import many_candidates, sdp, sections, session_ufrag_twice  # noqa: F401 (sdp is a fixture)
 
 SDP = "application/sdp"
@@ -42,6 +42,17 @@ def whip(visit):
         return visit(server, *args, route="/whip", script="client_whip.py")
 
     return start
+
+
+@pytest.fixture(scope="session")
+def peer_env(plugin_env, tmp_path_factory):
+    """The environment of a process that knows whipclientsink of gst-plugins-rs, and nothing of ours."""
+    folder = ROOT / "target/peers/debug"
+    assert (folder / "libgstwhippeer.so").exists(), f"no peer in {folder}; run scripts/peers"
+    registry = tmp_path_factory.mktemp("peer") / "registry.bin"
+    # It would take FFmpeg's encoder for hardware that is not there.
+    rank = "avenc_h264_omx:NONE"
+    return {"GST_PLUGIN_PATH": str(folder), "GST_REGISTRY": str(registry), "GST_PLUGIN_FEATURE_RANK": rank, "G_DEBUG": ""}
 
 
 @pytest.fixture
@@ -84,6 +95,23 @@ def test_client_trickles_is_served_and_leaves(serve, whip):
     assert (ended["door"], ended["reason"], ended["had-media"]) == ("whip", "client-closed", True)
     for method in ("DELETE", "PATCH", "GET"):
         assert ask(method, answer["resource"], b"", FRAGMENT, If_Match="*")[0] == 404
+
+
+@pytest.mark.parametrize("codec", ["vp8", "h264"])
+def test_whipclientsink_walks_in(serve, launch, peer_env, codec):
+    server = serve()
+    client = launch(
+        f"videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=30/1 ! "
+        f"whipclientsink stun-server=NULL video-caps=video/x-{codec} signaller::whip-endpoint={server.url}/whip",
+        env=peer_env,
+    )
+    started = server.message("rtc-stream-started")
+    assert codec.removeprefix("h") in started["codec"].lower()
+    server.message("inference-result", count=RESULTS, connection_id=started["connection-id"])
+    client.interrupt()
+    ended = server.message("rtc-connection-ended")
+    assert (ended["door"], ended["reason"]) == ("whip", "client-closed")
+    assert client.exit_code() == 0
 
 
 def test_end_of_the_http_session_alone_ends_the_connection(serve, whip):
