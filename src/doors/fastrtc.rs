@@ -16,8 +16,8 @@ use super::http::authorization;
 use super::{Host, Remote};
 use crate::logic::registry::Refused;
 use crate::logic::wire::fastrtc::{FastRtc, Inputs, Request, RequestError, What, failed};
+use crate::peer::agreement::{Agreement, Visitor};
 use crate::peer::args::from_json;
-use crate::peer::connection::{Agreement, Visitor};
 use crate::peer::session::Refusal;
 
 pub fn routes() -> Router<Host> {
@@ -98,7 +98,8 @@ async fn inputs(State(host): State<Host>, body: Bytes) -> Response {
 fn set(host: &Host, inputs: &Inputs) -> Result<(), String> {
     let connection = host.session.find(&inputs.webrtc_id);
     let connection = connection.ok_or("unknown_connection")?;
-    let args = from_json(&inputs.fields).map_err(|error| error.to_string())?;
+    let args =
+        from_json(&inputs.fields, &host.rights.client_args).map_err(|error| error.to_string())?;
     connection
         .set_args(&args)
         .map_err(|error| error.to_string())

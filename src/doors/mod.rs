@@ -26,6 +26,18 @@ mod rtc_config;
 pub mod tls;
 mod whip;
 
+/// What clients may ask for.
+pub struct Rights {
+    /// Chains by the ids of Roboflow's workflows.
+    pub workflows: BTreeMap<String, Chain>,
+    /// Hosts that we may be told to pull from.
+    pub allow_pull: Allowed,
+    /// Properties of the chain's elements that may be set.
+    pub client_args: Vec<String>,
+    /// Bytes of the longest file that may be sent.
+    pub max_upload: u64,
+}
+
 /// What every door is given.
 #[derive(Clone)]
 pub struct Host {
@@ -36,12 +48,7 @@ pub struct Host {
     pub launch: Arc<str>,
     /// Names of the codecs that are taken, in order of preference.
     pub video_codecs: Arc<[&'static str]>,
-    /// Chains by the ids of Roboflow's workflows.
-    pub workflows: Arc<BTreeMap<String, Chain>>,
-    /// Hosts that visitors may have us pull from.
-    pub allow_pull: Arc<Allowed>,
-    /// Bytes of the longest file that a visitor may send.
-    pub max_upload: u64,
+    pub rights: Arc<Rights>,
     /// Places for readers of results, and for pages that wait to be asked.
     readers: Arc<Semaphore>,
     pages: Arc<Semaphore>,
@@ -53,14 +60,10 @@ impl Host {
         token: Option<Token>,
         launch: &str,
         video_codecs: Arc<[&'static str]>,
-        workflows: BTreeMap<String, Chain>,
-        max_upload: u64,
-        allow_pull: Allowed,
+        rights: Rights,
     ) -> Self {
         Self {
-            workflows: Arc::new(workflows),
-            max_upload,
-            allow_pull: Arc::new(allow_pull),
+            rights: Arc::new(rights),
             session,
             token: token.map(Arc::new),
             launch: launch.into(),

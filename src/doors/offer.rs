@@ -15,7 +15,7 @@ use axum::routing::post;
 use super::http::{Problem, authorization};
 use super::{Host, Remote};
 use crate::logic::wire::offer::{CandidatesRequest, OfferAnswer, OfferRequest};
-use crate::peer::connection::{Agreement, Visitor};
+use crate::peer::agreement::{Agreement, Visitor};
 use crate::peer::session::Refusal;
 
 pub fn routes() -> Router<Host> {

@@ -20,10 +20,10 @@ use super::{Host, Remote};
 use crate::logic::media::Media;
 use crate::logic::registry::Refused;
 use crate::logic::wire::pull::{Kind, Pull, PullError};
-use crate::logic::wire::roboflow::{Request, Roboflow, Wanted, answered};
+use crate::logic::wire::roboflow::{Request, Roboflow, Wanted, answered, api_key};
+use crate::peer::agreement::{Agreement, VideoSource, Visitor};
 use crate::peer::args::{Args, from_json};
 use crate::peer::chain::Chain;
-use crate::peer::connection::{Agreement, VideoSource, Visitor};
 use crate::peer::session::Refusal;
 use crate::peer::supply::Server;
 
@@ -39,12 +39,10 @@ async fn initialise(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let request = Request::parse(&body);
-    let key = request.as_ref().ok().and_then(|r| r.api_key.as_deref());
-    if let Err(problem) = host.admit("roboflow", admitted, key) {
+    if let Err(problem) = host.admit("roboflow", admitted, api_key(&body).as_deref()) {
         return problem.into_response();
     }
-    let request = match request {
+    let request = match Request::parse(&body) {
         Ok(request) => request,
         Err(error) => {
             let text = error.to_string();
@@ -84,13 +82,17 @@ async fn agree(host: &Host, request: &Request) -> Result<Agreement, Problem> {
         ));
     }
     let own = match request.workflow() {
-        Some(name) if !host.workflows.is_empty() => match host.workflows.get(name) {
+        Some(name) if !host.rights.workflows.is_empty() => match host.rights.workflows.get(name) {
             Some(chain) => Some(chain.clone()),
             None => return Err(Problem::unknown_workflow(name)),
         },
         _ => None,
     };
     let chain = own.clone().or_else(|| host.session.chain(Media::Video));
+    if source != VideoSource::Offer && chain.is_none() {
+        let why = "a file or a camera is played to a chain, and this server has none";
+        return Err(Problem::configuration(why));
+    }
     let has_picture = chain
         .as_ref()
         .is_some_and(|chain| chain.returns(Media::Video) == Some(Media::Video));
@@ -108,10 +110,11 @@ async fn agree(host: &Host, request: &Request) -> Result<Agreement, Problem> {
     Ok(Agreement {
         dialect: Mutex::new(Box::new(Roboflow::new(request, TimeZone::system()))),
         video_chain: own,
-        args: arguments(request, chain.as_ref())?,
+        args: arguments(host, request, chain.as_ref())?,
         time_limit: request.processing_timeout.map(Duration::from_secs),
         sends_back: sends_back && !pictures,
-        lossless: !request.is_realtime(),
+        // Behind a pad others would wait with it.
+        lossless: !request.is_realtime() && chain.is_some(),
         pictures,
         source,
         whole_offer: false,
@@ -131,18 +134,18 @@ async fn source(host: &Host, request: &Request) -> Result<VideoSource, Problem> 
         }
     }
     Ok(match request.video_file_upload {
-        true => VideoSource::Upload(host.max_upload),
+        true => VideoSource::Upload(host.rights.max_upload),
         false => VideoSource::Offer,
     })
 }
 
 async fn pull(host: &Host, url: &str, kind: Kind) -> Result<Server, PullError> {
     let pull = Pull::parse(url, kind)?;
-    host.allow_pull.name(&pull.host)?;
+    host.rights.allow_pull.name(&pull.host)?;
     let found = tokio::net::lookup_host((pull.host.as_str(), pull.port)).await;
     // A name that is not known has no address.
     let addresses = found.into_iter().flatten().map(|address| address.ip());
-    let address = host.allow_pull.address(&pull.host, addresses)?;
+    let address = host.rights.allow_pull.address(&pull.host, addresses)?;
     Ok(Server {
         kind,
         uri: pull.uri(address),
@@ -150,12 +153,17 @@ async fn pull(host: &Host, url: &str, kind: Kind) -> Result<Server, PullError> {
     })
 }
 
-fn arguments(request: &Request, chain: Option<&Chain>) -> Result<Option<gst::Structure>, Problem> {
+fn arguments(
+    host: &Host,
+    request: &Request,
+    chain: Option<&Chain>,
+) -> Result<Option<gst::Structure>, Problem> {
     let Some(parameters) = request.parameters().filter(|given| !given.is_empty()) else {
         return Ok(None);
     };
     let bad = |error: String| Problem::configuration(format!("workflows_parameters: {error}"));
-    let args = from_json(parameters).map_err(|error| bad(error.to_string()))?;
+    let args =
+        from_json(parameters, &host.rights.client_args).map_err(|error| bad(error.to_string()))?;
     // What it will be, to know whether the arguments fit.
     let made = chain.map(Chain::make).transpose();
     let made = made.map_err(|error| bad(error.to_string()))?;

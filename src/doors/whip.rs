@@ -19,7 +19,8 @@ use super::{Host, Remote};
 use crate::logic::connection::EndReason;
 use crate::logic::wire::sdpfrag::{Credentials, Fragment};
 use crate::logic::wire::whip::{IfMatch, entity_tag, ice_links, sends_only};
-use crate::peer::connection::{Agreement, Connection, Visitor};
+use crate::peer::agreement::{Agreement, Visitor};
+use crate::peer::connection::Connection;
 use crate::peer::session::Refusal;
 
 const DOOR: &str = "whip";
@@ -78,6 +79,7 @@ async fn answer(
         authorization: authorization(headers),
     };
     let agreement = Agreement {
+        sends_back: false,
         // RFC 9725, 4.4.3: half of an ingest misleads.
         whole_offer: true,
         ..Agreement::default()

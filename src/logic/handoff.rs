@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Most items that wait, due or not.
+/// Most items that wait, due or not, where not more may be overdue.
 const MOST: usize = 64;
 
 /// What is done when the queue is full.
@@ -42,6 +42,8 @@ pub struct Handoff<T> {
     items: VecDeque<Waiting<T>>,
     /// Most cost of what is overdue.
     limit: u64,
+    /// Most items, due or not.
+    most: usize,
     when_full: WhenFull,
     needs_key: bool,
     /// Items dropped since the beginning.
@@ -54,10 +56,26 @@ impl<T> Handoff<T> {
         Self {
             items: VecDeque::new(),
             limit,
+            most: MOST,
             when_full,
             needs_key: false,
             dropped: 0,
         }
+    }
+
+    /// A queue of at most `limit` overdue items.
+    pub fn of_items(limit: u64, when_full: WhenFull) -> Self {
+        let most = usize::try_from(limit).map_or(usize::MAX, |limit| limit.max(MOST));
+        Self {
+            most,
+            ..Self::new(limit, when_full)
+        }
+    }
+
+    /// Whether one more would displace another, if all that waits is overdue.
+    pub fn is_full(&self) -> bool {
+        let cost: u64 = self.items.iter().map(|waiting| waiting.cost).sum();
+        cost >= self.limit || self.items.len() >= self.most
     }
 
     /// Adds an item that its taker wants at `due`, on the same clock as `now`.
@@ -70,7 +88,7 @@ impl<T> Handoff<T> {
         self.needs_key = false;
         let new = if due <= now { cost } else { 0 };
         while !self.items.is_empty()
-            && (self.overdue(now) + new > self.limit || self.items.len() >= MOST)
+            && (self.overdue(now) + new > self.limit || self.items.len() >= self.most)
         {
             match self.when_full {
                 WhenFull::DropOldest => {

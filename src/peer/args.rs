@@ -26,6 +26,8 @@ pub enum ArgsError {
         "{0:?} is no name of an argument; letters, digits, -, _ and . are right, a letter first"
     )]
     Name(String),
+    #[error("{0}: clients may not set this; property client-args lists what they may")]
+    Closed(String),
     #[error("{field}: this property cannot be set once the element exists")]
     ReadOnly { field: String },
     #[error("{field}={value}: {wanted} is right")]
@@ -36,9 +38,10 @@ pub enum ArgsError {
     },
 }
 
-/// Arguments that a client gave as JSON.
+/// Arguments that a client gave as JSON; of elements' properties those that are `open` to clients.
 pub fn from_json(
     fields: &serde_json::Map<String, serde_json::Value>,
+    open: &[String],
 ) -> Result<gst::Structure, ArgsError> {
     let mut args = gst::Structure::new_empty("args");
     for (field, value) in fields {
@@ -49,6 +52,9 @@ pub fn from_json(
             && letters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
         if !named {
             return Err(ArgsError::Name(field.chars().take(64).collect()));
+        }
+        if field.contains('.') && !open.contains(field) {
+            return Err(ArgsError::Closed(field.chars().take(64).collect()));
         }
         let value = from_json_value(value).ok_or_else(|| ArgsError::Json {
             field: field.clone(),

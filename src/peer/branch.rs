@@ -85,9 +85,11 @@ impl Outlet {
         (buffers, dropped, self.since.elapsed())
     }
 
-    /// So many frames may have gone through by now.
-    pub fn permit(&self, total: u64) {
-        self.raw.permit(total);
+    /// Whether frames of its video wait for the time being.
+    pub fn withhold(&self, withheld: bool) {
+        if self.media == Media::Video {
+            self.raw.withhold(withheld);
+        }
     }
 
     /// Sets what is meant for elements of its chain and sends the rest down the stream.
@@ -568,11 +570,12 @@ struct Tail {
 
 impl Tail {
     fn pad(self, media: Media) -> gst::Pad {
-        let first = AtomicBool::new(true);
         let last_pts = Mutex::new(None);
         let reel_clock = Mutex::new(ReelClock::default());
-        let raw = self.raw.clone();
+        let (raw, owner, mid) = (self.raw.clone(), self.owner.clone(), self.name.mid.clone());
         let from_reel = self.from_reel;
+        let first = Arc::new(AtomicBool::new(true));
+        let none_yet = first.clone();
         gst::Pad::builder(gst::PadDirection::Sink)
             .chain_function(move |pad, _, mut buffer| {
                 if self.from_reel {
@@ -599,6 +602,11 @@ impl Tail {
             .event_function(move |_, _, event| {
                 if from_reel && event.type_() == gst::EventType::Eos {
                     raw.finish();
+                    if none_yet.load(Ordering::Relaxed)
+                        && let Some(owner) = owner.upgrade()
+                    {
+                        owner.failed(&mid, "there is no video in it".into());
+                    }
                 }
                 true
             })

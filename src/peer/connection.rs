@@ -3,14 +3,14 @@
 //! Everything that happens to a connection reaches this task as a [`Job`] or as its end; it alone touches the
 //! branches and the private pipeline, on a thread that may block. So no start can overtake an end.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use gst::prelude::*;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
+use super::agreement::{Agreement, VideoSource, Visitor};
 use super::args::{Args, ArgsError};
 use super::branch::{BranchOwner, BranchTerms, Counters, Outlet};
 use super::call::EncodedFrame;
@@ -21,8 +21,8 @@ use super::inlet::Inlet;
 use super::lane::{Lane, Lanes};
 use super::scene::{Job, Scene, forwarded_eos, private_pipeline};
 use super::stage::Stage;
-use super::supply::{From, NO_LINE, REEL, Reel, Server};
-use super::transport::{Command, Message, Outbox, Transport};
+use super::supply::{From, NO_LINE, REEL, Reel};
+use super::transport::{Command, Message, Outbox, Transport, Waits};
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::{EndReason, Phase};
 use crate::logic::frame_facts::FrameFacts;
@@ -30,7 +30,7 @@ use crate::logic::metrics::Metrics;
 use crate::logic::rate_limit::RateLimit;
 use crate::logic::registry::{ConnectionId, Place};
 use crate::logic::return_lines::{Returns, Source};
-use crate::logic::wire::dialect::{Dialect, News, Payload, Pieces, Plain};
+use crate::logic::wire::dialect::{News, Payload, Pieces};
 use crate::logic::wire::record::ConnectionRecord;
 
 mod books;
@@ -49,98 +49,14 @@ const DATA_BYTES_PER_SECOND: u32 = 1 << 20;
 /// Results that wait for a reader of `/outputs`; of a slower one the oldest are dropped.
 const OUTPUTS: usize = 64;
 
-/// Results that may be on their way to a visitor who acknowledges them.
-const UNACKNOWLEDGED: u64 = 1;
-
+/// What the last words may take when the whole server stops.
+const IN_A_HURRY: Duration = Duration::from_millis(300);
 /// Between two words to one who may not have understood that it is over.
 const SAY_AGAIN: Duration = Duration::from_millis(500);
 /// How often it is looked whether the last words have reached a visitor.
 const TOLD_YET: Duration = Duration::from_millis(10);
 
 const CHAIN_ENDED: &str = "the chain ended by itself";
-
-/// Who came, by which door.
-#[derive(Debug, Clone)]
-pub struct Visitor {
-    pub door: &'static str,
-    pub external_id: Option<String>,
-    pub remote: SocketAddr,
-    /// The client's own data, as JSON; empty where there was none.
-    pub data: String,
-    /// What stood in the request's `Authorization`; for the application's eyes only.
-    pub authorization: Option<String>,
-}
-
-/// What a door has agreed on with a visitor; the default is what holds for all.
-pub struct Agreement {
-    pub dialect: Mutex<Box<dyn Dialect>>,
-    /// Instead of the session's.
-    pub video_chain: Option<Chain>,
-    /// What its chains are told before their first frame.
-    pub args: Option<gst::Structure>,
-    /// How long the visit may last, if that is shorter than what holds for all.
-    pub time_limit: Option<Duration>,
-    /// Whether its video is sent back, where there is something to send.
-    pub sends_back: bool,
-    /// Whether frames wait for the chain instead of making room for newer ones.
-    pub lossless: bool,
-    /// Whether what leaves the video chain is told as pictures, beside the results.
-    pub pictures: bool,
-    pub source: VideoSource,
-    /// Whether an offer is refused when one of its lines cannot be served.
-    pub whole_offer: bool,
-}
-
-/// Where a visitor's video comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VideoSource {
-    /// The lines of its offer.
-    Offer,
-    /// A file, of at most so many bytes, that it sends on a data channel.
-    Upload(u64),
-    /// A server.
-    Pull(Server),
-}
-
-impl Default for Agreement {
-    fn default() -> Self {
-        Self {
-            dialect: Mutex::new(Box::new(Plain)),
-            video_chain: None,
-            args: None,
-            time_limit: None,
-            sends_back: true,
-            lossless: false,
-            pictures: false,
-            source: VideoSource::Offer,
-            whole_offer: false,
-        }
-    }
-}
-
-impl Agreement {
-    /// The chain for that kind of stream.
-    pub fn chain(&self, stage: &dyn Stage, media: Media) -> Option<Chain> {
-        let own = self.video_chain.clone().filter(|_| media == Media::Video);
-        own.or_else(|| stage.chain(media))
-    }
-
-    /// What is sent to the visitor.
-    pub fn returns(&self, stage: &dyn Stage) -> Returns {
-        let mut returns = stage.returns();
-        if let Some(chain) = &self.video_chain {
-            returns.of_video = chain.returns(Media::Video);
-        }
-        if !self.sends_back {
-            returns.of_video = None;
-        }
-        // What does not come on a line has none of its own.
-        if self.source != VideoSource::Offer && returns.of_video == Some(Media::Video) {
-            returns.video = returns.video.max(1);
-        }
-        returns
-    }
-}
 
 /// What every connection of a session is held to.
 #[derive(Debug, Clone, Copy)]
@@ -210,6 +126,11 @@ pub struct Connection {
     /// Pads are flushed instead of given EOS.
     abrupt: AtomicBool,
     had_media: AtomicBool,
+    /// The visitor was told that it is over.
+    over: AtomicBool,
+    /// Results that the visitor was told, and those that it has acknowledged.
+    told: AtomicU64,
+    acknowledged: AtomicU64,
     /// Messages and bytes that the visitor puts on the bus.
     data_rate: Mutex<(RateLimit, RateLimit)>,
     /// Absent when the last output was said.
@@ -302,6 +223,9 @@ impl Connection {
             phase: Mutex::new(Phase::Signalling),
             abrupt: AtomicBool::new(false),
             had_media: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            told: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
             data_rate: Mutex::new((
                 RateLimit::new(DATA_PER_SECOND, now),
                 RateLimit::new(DATA_BYTES_PER_SECOND, now),
@@ -456,27 +380,37 @@ impl Connection {
             channel,
             pieces: vec![payload],
             tell: true,
-            waits: false,
+            waits: Waits::Not,
         };
         self.transport.send_message(&self.id, message, &self.outbox)
     }
 
     /// Says it to the visitor, in the words of its door.
     fn tell(&self, news: News<'_>) {
+        let is_last = matches!(news, News::Over { .. });
         let (said, channel) = {
             let mut dialect = lock(&self.agreement.dialect);
+            // Under its lock, so that nothing follows the last word.
+            if self.over.fetch_or(is_last, Ordering::Relaxed) && !is_last {
+                return;
+            }
             (dialect.tell(news), dialect.channel())
         };
-        self.say(said, channel);
+        let waits = match self.agreement.lossless {
+            _ if is_last => Waits::ForRoom,
+            true => Waits::ForChannel,
+            false => Waits::Not,
+        };
+        self.say(said, channel, waits);
     }
 
-    fn say(&self, said: Vec<Pieces>, channel: Option<String>) {
+    fn say(&self, said: Vec<Pieces>, channel: Option<String>, waits: Waits) {
         for pieces in said {
             let message = Message {
                 channel: channel.clone(),
                 pieces,
                 tell: false,
-                waits: self.agreement.lossless,
+                waits,
             };
             self.transport.send_message(&self.id, message, &self.outbox);
         }
@@ -529,10 +463,15 @@ impl Connection {
         Some(lock(&self.outputs).as_ref()?.subscribe())
     }
 
-    /// So many results have reached the visitor, who says so of each: one more may be under way.
-    fn permit(&self, results: u64) {
-        for outlet in lock(&self.outlets).iter().flatten() {
-            outlet.permit(results.saturating_add(UNACKNOWLEDGED));
+    /// Whoever acknowledges results gets no more before it has the last one.
+    fn pace(&self, more_told: u64, acknowledged: u64) {
+        let told = self.told.fetch_add(more_told, Ordering::AcqRel) + more_told;
+        let before = self.acknowledged.fetch_max(acknowledged, Ordering::AcqRel);
+        let acknowledged = before.max(acknowledged);
+        if acknowledged > 0 {
+            for outlet in lock(&self.outlets).iter().flatten() {
+                outlet.withhold(told > acknowledged);
+            }
         }
     }
 
@@ -598,7 +537,7 @@ impl Connection {
                     self.end(EndReason::TimeLimit, None);
                 }
                 () = self.connected.notified() => {
-                    time_limit = life.terms.time_limit.map(|limit| Instant::now() + limit);
+                    time_limit = life.terms.time_limit.and_then(|limit| Instant::now().checked_add(limit));
                     place.connected();
                     self.enter(Phase::Playing);
                     self.stage.visitor_joined(&self);
@@ -631,7 +570,11 @@ impl Connection {
             None => life.terms.drain_timeout,
         };
         if end.reason.is_ours() {
-            self.wait_told(drain).await;
+            let patience = match self.hurry.get() {
+                Some(_) => drain.min(IN_A_HURRY),
+                None => drain,
+            };
+            self.wait_told(patience).await;
             self.linger(end).await;
         }
         self.transport.send(Command::Close(self.id.clone())).await;

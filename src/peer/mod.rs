@@ -25,6 +25,7 @@
 
 use std::sync::LazyLock;
 
+pub mod agreement;
 pub mod args;
 pub mod branch;
 pub mod call;

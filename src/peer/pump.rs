@@ -18,13 +18,6 @@ pub enum Bound {
 }
 
 impl Bound {
-    fn limit(self) -> u64 {
-        match self {
-            Self::Buffers(n) => n,
-            Self::Duration(time) => time.nseconds(),
-        }
-    }
-
     fn cost(self, buffer: &gst::BufferRef) -> u64 {
         match self {
             Self::Buffers(_) => 1,
@@ -67,8 +60,8 @@ struct State {
     held: bool,
     pushing: bool,
     pushed: u64,
-    /// How many may have been pushed by now.
-    permitted: u64,
+    /// Nothing is to be pushed before the end, for the time being.
+    withheld: bool,
 }
 
 struct Shared {
@@ -100,7 +93,10 @@ impl Pump {
         let shared = Arc::new(Shared {
             bound,
             state: Mutex::new(State {
-                queue: Handoff::new(bound.limit(), when_full),
+                queue: match bound {
+                    Bound::Buffers(limit) => Handoff::of_items(limit, when_full),
+                    Bound::Duration(limit) => Handoff::new(limit.nseconds(), when_full),
+                },
                 args: None,
                 phase: Phase::Running,
                 finished: false,
@@ -108,7 +104,7 @@ impl Pump {
                 held: false,
                 pushing: false,
                 pushed: 0,
-                permitted: u64::MAX,
+                withheld: false,
             }),
             wake: Condvar::new(),
             owner,
@@ -182,19 +178,18 @@ impl Pump {
 
     /// Adds a buffer when there is room for it, and waits until then.
     pub fn push_when_room(&self, buffer: gst::Buffer, caps: gst::Caps) -> Pushed {
-        let limit = self.shared.bound.limit();
         let state = self.shared.lock();
         let full = |state: &mut State| {
-            state.phase == Phase::Running && !state.refused && state.queue.len() as u64 >= limit
+            state.phase == Phase::Running && !state.refused && state.queue.is_full()
         };
         let state = self.shared.wake.wait_while(state, full);
         drop(state.unwrap_or_else(PoisonError::into_inner));
         self.push(buffer, caps, true, Duration::ZERO, Duration::ZERO)
     }
 
-    /// So many buffers may have been pushed by now; the others wait. Without this all may.
-    pub fn permit(&self, total: u64) {
-        self.shared.lock().permitted = total;
+    /// Whether what comes waits for the time being. When the end comes, it goes first.
+    pub fn withhold(&self, withheld: bool) {
+        self.shared.lock().withheld = withheld;
         self.shared.wake.notify_all();
     }
 
@@ -326,7 +321,7 @@ fn step(shared: &Shared, pad: &gst::Pad) {
                 if let Some(args) = state.args.take() {
                     break Next::Args(args);
                 }
-                if state.pushed < state.permitted
+                if (!state.withheld || state.phase == Phase::Finishing)
                     && let Some((buffer, caps)) = state.queue.pop()
                 {
                     state.pushing = true;
@@ -335,7 +330,8 @@ fn step(shared: &Shared, pad: &gst::Pad) {
                     break Next::Buffer(buffer, caps);
                 }
             }
-            if state.phase == Phase::Finishing {
+            // What waits for leave goes before the end does.
+            if state.phase == Phase::Finishing && state.queue.is_empty() {
                 break Next::End;
             }
             state = shared

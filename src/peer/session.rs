@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
+use super::agreement::{Agreement, VideoSource, Visitor};
 use super::call::{Call, CallConfig, CallError};
 use super::chain::Chain;
 use super::codecs::Media;
-use super::connection::{Agreement, Connection, Output, Shared, Terms, VideoSource, Visitor};
+use super::connection::{Connection, Output, Shared, Terms};
 use super::scene::BEYOND_DRAIN;
 use super::sockets::{Addresses, Sockets};
 use super::stage::Stage;

@@ -1,6 +1,7 @@
 //! Where the frames of a branch come from: the visitor's own stream, a file that it sent, or a server that it names.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gst::prelude::*;
 use tempfile::NamedTempFile;
@@ -12,11 +13,15 @@ use crate::logic::registry::ConnectionId;
 use crate::logic::wire::pull::Kind;
 
 /// The mid of what has no m-line.
-pub const NO_LINE: &str = "source";
+pub const NO_LINE: &str = "own-source";
 
 /// The bin that plays it; what its elements say is no business of the application's.
 pub const REEL: &str = "rtc-reel";
 
+/// Most pixels of a picture's side.
+const LARGEST: i32 = 8192;
+/// Most bytes of a picture that comes as a part of many.
+const LONGEST_PART: usize = 16 << 20;
 /// How long a server that is pulled from may be silent.
 const SILENCE: gst::ClockTime = gst::ClockTime::from_seconds(10);
 
@@ -149,6 +154,7 @@ impl Reel {
                 let (source, decoder) = (add("filesrc")?, add("decodebin")?);
                 source.set_property("location", file.path());
                 source.link(&decoder)?;
+                only_streams(&decoder);
                 let upright = add("videoflip")?;
                 upright.set_property_from_str("video-direction", "auto");
                 link_when_there(&decoder, &upright);
@@ -166,10 +172,12 @@ impl Reel {
             From::Server(server) if server.kind == Kind::Rtsp => {
                 let decoder = add("uridecodebin")?;
                 decoder.set_property("uri", &server.uri);
+                only_streams(&decoder);
                 let user = server.user.clone();
                 decoder.connect("source-setup", false, move |args| {
                     let source: gst::Element = args.get(1)?.get().ok()?;
                     set_user(&source, user.as_ref());
+                    stay(&source);
                     set_if_possible(&source, "protocols", "tcp");
                     set_if_possible(&source, "tcp-timeout", &SILENCE.useconds().to_string());
                     None
@@ -191,15 +199,91 @@ impl Reel {
                 // Else it waits for others before it tells of the first.
                 parts.set_property("single-stream", true);
                 source.link(&parts)?;
+                bound_parts(&source, &parts);
                 let decoder = add("jpegdec")?;
                 link_when_there(&parts, &decoder);
                 decoder
             }
         };
-        let ghost = gst::GhostPad::builder_with_target(&static_pad(&last, "src"))?;
+        // Before a decoder makes room for its pictures it asks whether they are wanted.
+        let bounded = add("capsfilter")?;
+        let sizes = gst::IntRange::new(1, LARGEST);
+        let caps = gst::Caps::builder("video/x-raw")
+            .field("width", sizes)
+            .field("height", sizes);
+        bounded.set_property("caps", caps.build());
+        last.link(&bounded)?;
+        let ghost = gst::GhostPad::builder_with_target(&static_pad(&bounded, "src"))?;
         bin.add_pad(&ghost.name("src").build())?;
         Ok(bin)
     }
+}
+
+/// Decodes what is there and opens nothing else: playlists and descriptions name other places, of this machine too.
+fn only_streams(decoder: &gst::Element) {
+    const OTHERS: [&str; 4] = [
+        "application/ogg",
+        "application/mxf",
+        "application/x-rtp",
+        "image/jpeg",
+    ];
+    decoder.connect("autoplug-continue", false, |args| {
+        let caps: gst::Caps = args.get(2)?.get().ok()?;
+        let fits = |name: &str| {
+            name.starts_with("video/") || name.starts_with("audio/") || OTHERS.contains(&name)
+        };
+        Some(caps.iter().all(|s| fits(s.name())).to_value())
+    });
+}
+
+/// A server that leads elsewhere is not followed: nobody has checked where.
+fn stay(source: &gst::Element) {
+    if source.find_property("location").is_none()
+        || source.factory().is_none_or(|f| f.name() != "rtspsrc")
+    {
+        return;
+    }
+    let location: Option<String> = source.property("location");
+    source.connect("before-send", false, move |args| {
+        let source: gst::Element = args.first()?.get().ok()?;
+        let stays = source.property::<Option<String>>("location") == location;
+        if !stays {
+            gst::element_error!(
+                source,
+                gst::ResourceError::OpenRead,
+                ("the server leads to another one, which is not followed")
+            );
+        }
+        Some(stays.to_value())
+    });
+}
+
+/// A part that never ends would be kept for ever.
+fn bound_parts(source: &gst::Element, parts: &gst::Element) {
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let taken = waiting.clone();
+    parts.connect_pad_added(move |_, pad| {
+        let taken = taken.clone();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            taken.store(0, Ordering::Relaxed);
+            gst::PadProbeReturn::Ok
+        });
+    });
+    let of = source.downgrade();
+    static_pad(source, "src").add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let length = info.buffer().map_or(0, |buffer| buffer.size());
+        if waiting.fetch_add(length, Ordering::Relaxed) + length <= LONGEST_PART {
+            return gst::PadProbeReturn::Ok;
+        }
+        if let Some(source) = of.upgrade() {
+            gst::element_error!(
+                source,
+                gst::StreamError::Demux,
+                ("a picture of more than {LONGEST_PART} bytes")
+            );
+        }
+        gst::PadProbeReturn::Drop
+    });
 }
 
 fn set_user(source: &gst::Element, user: Option<&(String, String)>) {

@@ -114,8 +114,18 @@ pub struct Message {
     pub pieces: Vec<Payload>,
     /// Whether the application is told of what finds no way.
     pub tell: bool,
-    /// Whether it waits for a channel and for room in it.
-    pub waits: bool,
+    pub waits: Waits,
+}
+
+/// What a message waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// It is dropped when it cannot go at once.
+    Not,
+    /// For room in a channel that is open.
+    ForRoom,
+    /// For a channel, too.
+    ForChannel,
 }
 
 /// A message that is on its way; what is dropped is counted.
@@ -513,7 +523,7 @@ impl Task {
 
 impl Driven {
     fn deliver(&mut self, mut waiting: Waiting, now: Instant) {
-        if waiting.message.waits {
+        if waiting.message.waits != Waits::Not {
             self.waiting.push_back(waiting);
         } else {
             waiting.sent = self.send(&waiting.message, now) == Sent::Yes;
@@ -525,6 +535,7 @@ impl Driven {
         while let Some(mut waiting) = self.waiting.pop_front() {
             match self.send(&waiting.message, now) {
                 Sent::Yes => waiting.sent = true,
+                Sent::NoChannel if waiting.message.waits != Waits::ForChannel => {}
                 Sent::Full | Sent::NoChannel => return self.waiting.push_front(waiting),
                 Sent::TooLong => {}
             }

@@ -3,7 +3,7 @@
     python client_upload.py http://127.0.0.1:8080
 
 Tells as JSON lines: `open`, `message` (on the channel `inference`), `answer` (on the channel `video_upload`), `state`. Obeys lines
-of standard input: `piece INDEX TOTAL LENGTH`, `bytes HEX`, `close`.
+of standard input: `piece INDEX TOTAL LENGTH`, `text FILE`, `bytes HEX`, `close`.
 """
 
 import asyncio
@@ -40,6 +40,9 @@ async def main(url):
         match (await loop.run_in_executor(None, sys.stdin.readline)).split():
             case ["piece", index, total, length]:
                 upload.send(struct.pack("<II", int(index), int(total)) + bytes(int(length)))
+            case ["text", *words]:
+                text = " ".join(words).replace("\\n", "\n")
+                upload.send(struct.pack("<II", 0, 1) + text.encode())
             case ["bytes", text]:
                 upload.send(bytes.fromhex(text))
             case _:

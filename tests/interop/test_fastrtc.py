@@ -57,13 +57,13 @@ def test_media_does_not_wait_for_a_channel(serve, visit):
 
 
 def test_inputs_are_arguments_of_the_chain(serve, visit):
-    client = come(visit, serve(f'video-chain="{DARKEN}"'))
+    client = come(visit, serve(f'video-chain="{DARKEN}" client-args=light.brightness,lamp.brightness,light.colour'))
     numbered(client, 5)
     client.ask("input " + json.dumps({"light.brightness": -1.0, "confidence": 0.3}))
     given = client.event("input")
     assert (given["status"], given["body"]) == (200, {"status": "success"})
     pictures(client, lambda e: e["shows"] == "black", 5, "a dark picture")
-    for wrong, named in {"lamp.brightness": "lamp", "light.colour": "colour", "1st": "1st"}.items():
+    for wrong, named in {"lamp.brightness": "lamp", "light.colour": "colour", "1st": "1st", "light.contrast": "client-args"}.items():
         client.ask("input " + json.dumps({wrong: 1}))
         refused = client.wait(lambda e: e["event"] == "input" and named in json.dumps(e["body"]), f"a refusal of {wrong}")
         assert refused[0]["body"]["status"] == "failed"

@@ -9,7 +9,7 @@ use super::actions;
 use super::settings::{EosPolicy, Plan, PlayingState, Settings};
 use super::stage::ElementStage;
 use crate::doors::http::{Listener, Serving, is_local};
-use crate::doors::{Door, Host};
+use crate::doors::{Door, Host, Rights};
 use crate::logic::token::{Token, hide_tokens};
 use crate::peer::call::CallConfig;
 use crate::peer::chain::Chain;
@@ -137,9 +137,12 @@ impl RtcSessionSrc {
                 plan.token,
                 &launch,
                 video_codecs,
-                plan.workflows,
-                settings.max_upload,
-                plan.allow_pull,
+                Rights {
+                    workflows: plan.workflows,
+                    allow_pull: plan.allow_pull,
+                    client_args: plan.client_args,
+                    max_upload: settings.max_upload,
+                },
             ),
             session,
             _prototypes: prototypes,
@@ -528,6 +531,12 @@ impl ObjectImpl for RtcSessionSrc {
                     None,
                 ),
                 text(
+                    "client-args",
+                    "Client arguments",
+                    "Properties of the chains' elements that clients of the FastRTC and Roboflow doors may set, as NAME.PROPERTY, separated by commas. Arguments without a dot always go down their streams, as the event rtc-args",
+                    Some(&default.client_args),
+                ),
+                text(
                     "allow-pull",
                     "Allow pull",
                     "Hosts, separated by commas, that clients of the Roboflow door may have video pulled from (rtsp_url, mjpeg_url); * allows every host with a public address, a private one is opened only where it or its name is listed. Empty turns pulling off",
@@ -600,6 +609,7 @@ impl ObjectImpl for RtcSessionSrc {
                 "video-chain" => settings.video_chain = text(),
                 "audio-chain" => settings.audio_chain = text(),
                 "workflows" => settings.workflows = text(),
+                "client-args" => settings.client_args = text().unwrap_or_default(),
                 "allow-pull" => settings.allow_pull = text().unwrap_or_default(),
                 "max-upload" => settings.max_upload = value.get().expect(TYPED),
                 "session" => settings.session = text().unwrap_or_default(),
@@ -647,6 +657,7 @@ impl ObjectImpl for RtcSessionSrc {
             "video-chain" => settings.video_chain.to_value(),
             "audio-chain" => settings.audio_chain.to_value(),
             "workflows" => settings.workflows.to_value(),
+            "client-args" => settings.client_args.to_value(),
             "allow-pull" => settings.allow_pull.to_value(),
             "max-upload" => settings.max_upload.to_value(),
             "session" => settings.session.to_value(),

@@ -98,6 +98,7 @@ pub struct Settings {
     pub workflows: Option<String>,
     pub max_upload: u64,
     pub allow_pull: String,
+    pub client_args: String,
     /// Bits a second of each stream of video that is sent.
     pub min_bitrate: u32,
     pub max_bitrate: u32,
@@ -136,6 +137,7 @@ impl Default for Settings {
             workflows: None,
             max_upload: 1 << 30,
             allow_pull: String::new(),
+            client_args: String::new(),
             min_bitrate: 300_000,
             max_bitrate: 2_000_000,
             stereo: true,
@@ -180,6 +182,7 @@ pub struct Plan {
     /// Video chains by name.
     pub workflows: BTreeMap<String, Chain>,
     pub allow_pull: Allowed,
+    pub client_args: Vec<String>,
 }
 
 impl Settings {
@@ -281,6 +284,7 @@ impl Settings {
             audio_chain,
             workflows: workflows(self.workflows.as_deref())?,
             allow_pull: Allowed::new(words(&self.allow_pull)),
+            client_args: words(&self.client_args).map(str::to_owned).collect(),
         })
     }
 

@@ -77,6 +77,12 @@ fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<T, 
     T::deserialize(Value::Object(fields)).map_err(D::Error::custom)
 }
 
+/// The key in a request, whatever else is in it.
+pub fn api_key(body: &[u8]) -> Option<String> {
+    let fields: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    Some(fields.get("api_key")?.as_str()?.to_owned())
+}
+
 /// What is wrong with a request, and where: it is answered with status 422.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {problem}", at.join("."))]

@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 use super::{Connection, lock};
 use crate::logic::wire::dialect::Payload;
 use crate::logic::wire::upload::{Piece, Upload};
-use crate::peer::transport::Message;
+use crate::peer::transport::{Message, Waits};
 
 /// Pieces that wait for the disk: some 12 MB.
 const WAITING: usize = 256;
@@ -76,7 +76,7 @@ impl Connection {
                     channel: Some(label),
                     pieces: vec![answer],
                     tell: false,
-                    waits: false,
+                    waits: Waits::Not,
                 };
                 self.transport.send_message(&self.id, message, &self.outbox);
             }

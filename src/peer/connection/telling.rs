@@ -3,12 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Connection, DATA_PER_SECOND, End, Output, VideoSource, lock};
+use super::{Connection, DATA_PER_SECOND, End, Output, lock};
 use crate::logic::connection::{EndReason, Phase};
 use crate::logic::frame_facts::FrameFacts;
 use crate::logic::wire::dialect::{News, last_text};
 use crate::logic::wire::result::without_result;
 use crate::peer::CAT;
+use crate::peer::agreement::VideoSource;
+use crate::peer::transport::Waits;
 
 impl Connection {
     /// The visitor sent something on a data channel.
@@ -52,9 +54,9 @@ impl Connection {
             let mut dialect = lock(&self.agreement.dialect);
             (dialect.hear(label, data, binary), dialect.channel())
         };
-        self.say(heard.answers, channel);
+        self.say(heard.answers, channel, Waits::Not);
         if let Some(count) = heard.acknowledged {
-            self.permit(count);
+            self.pace(0, count);
         }
         if let Some(sends_back) = heard.sends_back {
             self.lanes.pause(!sends_back);
@@ -173,6 +175,7 @@ impl Connection {
         if !self.agreement.pictures {
             self.wait_for_room();
             self.tell(News::Result(&json));
+            self.pace(1, 0);
         }
     }
 
@@ -185,6 +188,7 @@ impl Connection {
         let result = facts.json.clone().unwrap_or_else(unjudged);
         let result = &result;
         self.tell(News::Picture { result, jpeg });
+        self.pace(1, 0);
     }
 
     /// Where nothing is to be missed, whoever says something waits for what was said before.
