@@ -47,8 +47,8 @@ const REPAIR_TIME: Duration = Duration::from_secs(3);
 const MAX_REPAIRS: f32 = 0.5;
 /// What may wait in a data channel before messages are dropped.
 const CHANNEL_BACKLOG: usize = 256 * 1024;
-/// Longest message.
-const MAX_MESSAGE: usize = 8 * 1024 * 1024;
+/// Longest message; it waits whole, or half of it would go out.
+const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// What every call of a session shares.
 #[derive(Clone)]
@@ -407,11 +407,12 @@ impl Call {
         let Some(&(id, _)) = channel else {
             return Sent::NoChannel;
         };
+        // All channels share the room.
+        let waiting = self.unsent();
         let Some(mut channel) = self.rtc.channel(id) else {
             return Sent::NoChannel;
         };
         let length: usize = pieces.iter().map(|piece| piece.as_bytes().len()).sum();
-        let waiting = channel.buffered_amount();
         if length > MAX_MESSAGE {
             return Sent::TooLong;
         }
@@ -669,6 +670,7 @@ fn rtc_config(config: &CallConfig, offer: &CheckedOffer) -> str0m::RtcConfig {
         .set_crypto_provider(config.crypto.clone())
         .set_dtls_cert(config.certificate.clone())
         .clear_codecs()
+        .set_sctp_max_buffered_amount(MAX_MESSAGE)
         // Waiting is bounded by time, not by a number of frames.
         .set_reordering_size_video(1000)
         .set_reordering_size_audio(1000)

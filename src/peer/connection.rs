@@ -3,7 +3,7 @@
 //! Everything that happens to a connection reaches this task as a [`Job`] or as its end; it alone touches the
 //! branches and the private pipeline, on a thread that may block. So no start can overtake an end.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -103,6 +103,13 @@ enum Apart {
     Done,
 }
 
+/// Results that a visitor was told, and those that it has acknowledged.
+#[derive(Default)]
+struct Pace {
+    told: u64,
+    acknowledged: u64,
+}
+
 pub struct Connection {
     id: ConnectionId,
     visitor: Visitor,
@@ -128,9 +135,7 @@ pub struct Connection {
     had_media: AtomicBool,
     /// The visitor was told that it is over.
     over: AtomicBool,
-    /// Results that the visitor was told, and those that it has acknowledged.
-    told: AtomicU64,
-    acknowledged: AtomicU64,
+    pace: Mutex<Pace>,
     /// Messages and bytes that the visitor puts on the bus.
     data_rate: Mutex<(RateLimit, RateLimit)>,
     /// Absent when the last output was said.
@@ -224,8 +229,7 @@ impl Connection {
             abrupt: AtomicBool::new(false),
             had_media: AtomicBool::new(false),
             over: AtomicBool::new(false),
-            told: AtomicU64::new(0),
-            acknowledged: AtomicU64::new(0),
+            pace: Mutex::default(),
             data_rate: Mutex::new((
                 RateLimit::new(DATA_PER_SECOND, now),
                 RateLimit::new(DATA_BYTES_PER_SECOND, now),
@@ -465,12 +469,13 @@ impl Connection {
 
     /// Whoever acknowledges results gets no more before it has the last one.
     fn pace(&self, more_told: u64, acknowledged: u64) {
-        let told = self.told.fetch_add(more_told, Ordering::AcqRel) + more_told;
-        let before = self.acknowledged.fetch_max(acknowledged, Ordering::AcqRel);
-        let acknowledged = before.max(acknowledged);
-        if acknowledged > 0 {
+        // Held until it is obeyed, so that what was true before does not come last.
+        let mut pace = lock(&self.pace);
+        pace.told += more_told;
+        pace.acknowledged = pace.acknowledged.max(acknowledged);
+        if pace.acknowledged > 0 {
             for outlet in lock(&self.outlets).iter().flatten() {
-                outlet.withhold(told > acknowledged);
+                outlet.withhold(pace.told > pace.acknowledged);
             }
         }
     }

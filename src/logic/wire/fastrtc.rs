@@ -173,8 +173,9 @@ impl Dialect for FastRtc {
             News::Channel(_) => vec![message("send_input", json!([]))],
             // A page fetches `/outputs`; one that reads the channel has it already.
             News::Result(result) | News::Picture { result, .. } => {
-                let result = serde_json::from_str(result).unwrap_or(Value::Null);
-                vec![message("fetch_output", json!([result]))]
+                // It is JSON already.
+                let text = format!(r#"{{"type":"fetch_output","data":[{result}]}}"#);
+                vec![vec![Payload::Text(text)]]
             }
             News::Trouble(text) => vec![complaint("warning", text)],
             News::Playing(true) => Vec::new(),

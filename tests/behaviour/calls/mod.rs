@@ -140,6 +140,22 @@ fn texts_arrive_in_order_over_a_bad_network() {
 }
 
 #[test]
+fn a_message_in_many_pieces_goes_out_whole_or_not_at_all() {
+    let mut bench = Bench::connected(8);
+    let pieces: Vec<_> = (0..20)
+        .map(|n| Payload::Text(char::from(b'a' + n).to_string().repeat(48 * 1024)))
+        .collect();
+    let now = bench.now();
+    assert_eq!(bench.ours.send(None, &pieces, now), Sent::Yes);
+    assert_eq!(bench.ours.send(None, &pieces, now), Sent::Full);
+    bench.run(20 * SECOND);
+    let came = bench.far_texts.iter().map(String::as_bytes);
+    assert!(came.eq(pieces.iter().map(Payload::as_bytes)));
+    let longer = [pieces.as_slice(), &pieces].concat();
+    assert_eq!(bench.ours.send(None, &longer, bench.now()), Sent::TooLong);
+}
+
+#[test]
 fn a_channel_that_nobody_reads_is_bounded() {
     let mut bench = Bench::connected(9);
     bench.vanished = true;
