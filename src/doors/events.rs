@@ -14,7 +14,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -104,7 +104,7 @@ fn event(name: &str, text: &str) -> Event {
     Event::default().event(name).data(text)
 }
 
-/// Serves events as long as there are some, if one more reader has a place.
+/// Serves events as long as there are some and the listener is open, if one more reader has a place.
 fn serve<S>(
     places: &Arc<Semaphore>,
     client: &Client,
@@ -122,7 +122,17 @@ where
         .into_response();
     };
     client.stays();
-    Sse::new(reader(place))
+    let parts = (Box::pin(reader(place)), Box::pin(client.stopped()));
+    let events = stream::unfold(parts, |(mut events, mut closed)| async {
+        let event = tokio::select! {
+            // What is there already is said first.
+            biased;
+            event = events.next() => event?,
+            () = &mut closed => return None,
+        };
+        Some((event, (events, closed)))
+    });
+    Sse::new(events)
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
         .into_response()
 }

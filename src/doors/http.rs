@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +38,8 @@ const MAX_CLIENTS: usize = 256;
 const CLIENT_TIME: Duration = Duration::from_secs(120);
 /// A client has this long for its TLS handshake, again for its request's headers, and again for its body.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// What is being answered when the listener closes has this long to come to its end.
+const FAREWELL_TIME: Duration = Duration::from_millis(250);
 
 /// Where the listener listens: `http://HOST:PORT`, or the same with https.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,9 +230,8 @@ async fn accept(
         };
         // Answers are small and waited for.
         let _ = stream.set_nodelay(true);
-        let client = Client::new(remote, stream.local_addr().ok());
+        let client = Client::new(remote, stream.local_addr().ok(), stopped.clone());
         let (tls, router) = (tls.clone(), router.clone());
-        let mut stopped = stopped.clone();
         let alive = alive.clone();
         tokio::spawn(async move {
             let connection = async {
@@ -237,13 +239,15 @@ async fn accept(
                     return talk(stream, remote, client.clone(), router).await;
                 };
                 let handshake = tokio::time::timeout(REQUEST_TIME, tls.accept(stream));
-                // Who does not come to an end with it is not answered.
-                if let Ok(Ok(stream)) = handshake.await {
-                    talk(stream, remote, client.clone(), router).await;
+                tokio::select! {
+                    () = client.stopped() => {}
+                    // Who does not come to an end with it is not answered.
+                    done = handshake => if let Ok(Ok(stream)) = done {
+                        talk(stream, remote, client.clone(), router).await;
+                    }
                 }
             };
             tokio::select! {
-                _ = stopped.changed() => {}
                 () = client.overstays() => {}
                 () = connection => {}
             }
@@ -252,24 +256,31 @@ async fn accept(
     }
 }
 
-/// Answers one client's requests.
+/// Answers one client's requests; the last one's answer comes to its end also when the listener closes.
 async fn talk(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     remote: SocketAddr,
     client: Client,
     router: Router,
 ) {
+    let asking = client.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(remote));
-        request.extensions_mut().insert(client.clone());
+        request.extensions_mut().insert(asking.clone());
         router.clone().call(request.map(Body::new))
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIME)
         .serve_connection(TokioIo::new(stream), service);
-    // How a client's HTTP connection ends is the client's business.
-    let _ = connection.await;
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // How a client's HTTP connection ends is the client's business.
+        _ = connection.as_mut() => return,
+        () = client.stopped() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(FAREWELL_TIME, connection).await;
 }
 
 /// One HTTP connection.
@@ -277,14 +288,20 @@ async fn talk(
 pub struct Client {
     on_this_machine: bool,
     stays: Arc<AtomicBool>,
+    stopped: watch::Receiver<()>,
 }
 
 impl Client {
-    fn new(remote: SocketAddr, local: Option<SocketAddr>) -> Self {
+    fn new(
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        stopped: watch::Receiver<()>,
+    ) -> Self {
         let same = local.is_some_and(|local| local.ip() == remote.ip());
         Self {
             on_this_machine: same || is_local(remote.ip()),
             stays: Arc::default(),
+            stopped,
         }
     }
 
@@ -295,6 +312,14 @@ impl Client {
     /// It reads events, for as long as there are some.
     pub fn stays(&self) {
         self.stays.store(true, Ordering::Relaxed);
+    }
+
+    /// Comes when the listener closes.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stopped = self.stopped.clone();
+        async move {
+            let _ = stopped.changed().await;
+        }
     }
 
     async fn overstays(&self) {
