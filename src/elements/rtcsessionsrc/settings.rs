@@ -138,7 +138,7 @@ impl Default for Settings {
             max_upload: 1 << 30,
             allow_pull: String::new(),
             client_args: String::new(),
-            min_bitrate: 300_000,
+            min_bitrate: 500_000,
             max_bitrate: 2_000_000,
             stereo: true,
             dtx: false,
