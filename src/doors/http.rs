@@ -292,11 +292,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(
-        remote: SocketAddr,
-        local: Option<SocketAddr>,
-        stopped: watch::Receiver<()>,
-    ) -> Self {
+    fn new(remote: SocketAddr, local: Option<SocketAddr>, stopped: watch::Receiver<()>) -> Self {
         let same = local.is_some_and(|local| local.ip() == remote.ip());
         Self {
             on_this_machine: same || is_local(remote.ip()),
@@ -618,7 +614,7 @@ impl From<OfferError> for Problem {
     fn from(error: OfferError) -> Self {
         let code = match &error {
             OfferError::Json(_) | OfferError::Candidates(_) => "invalid-json",
-            OfferError::NotAnOffer(_) => "invalid-type",
+            OfferError::NotAnOffer(_) | OfferError::OfNothing => "invalid-type",
             OfferError::Id(_) => "invalid-id",
         };
         Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
@@ -636,9 +632,10 @@ impl From<Refusal> for Problem {
             | Refusal::TooOften
             | Refusal::TooManyCandidates => StatusCode::TOO_MANY_REQUESTS,
             Refusal::OtherIceSession => StatusCode::PRECONDITION_FAILED,
-            Refusal::Unserved(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::Neighbour(error) if error.is_ours() => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Unserved(_) | Refusal::Neighbour(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::NotAuthorized => StatusCode::FORBIDDEN,
-            Refusal::Sdp(_) | Refusal::Call(_) => StatusCode::BAD_REQUEST,
+            Refusal::Sdp(_) | Refusal::Call(_) | Refusal::NoOffers => StatusCode::BAD_REQUEST,
         };
         Self::new(status, refusal.code(), refusal.to_string())
     }

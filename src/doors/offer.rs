@@ -3,7 +3,8 @@
 //! `POST /offer` and `POST /api/offer`, `{"sdp","type"}` → `{"sdp","type","pc_id"}` with all candidates in the
 //! answer. A `webrtc_id` is the client's own name, which nobody else may bear at the same time. A body with the
 //! `pc_id` of an answer renegotiates that connection. `PATCH` on the same routes takes
-//! `{"pc_id","candidates":[{"candidate",…}]}` of a connection that stands.
+//! `{"pc_id","candidates":[{"candidate",…}]}` of a connection that stands. Where the server makes the offers,
+//! `{"type":"request"}` asks for one, and `{"type":"answer","sdp","pc_id"}` answers it.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -14,7 +15,7 @@ use axum::routing::post;
 
 use super::http::{Problem, authorization};
 use super::{Host, Remote};
-use crate::logic::wire::offer::{CandidatesRequest, OfferAnswer, OfferRequest};
+use crate::logic::wire::offer::{CandidatesRequest, OfferError, OfferRequest, Wish};
 use crate::peer::agreement::{Agreement, Visitor};
 use crate::peer::session::Refusal;
 
@@ -62,36 +63,42 @@ async fn answer(
     remote: &Remote,
     headers: &HeaderMap,
     body: &[u8],
-) -> Result<OfferAnswer, Problem> {
-    let request = OfferRequest::parse(body).map_err(|error| {
+) -> Result<serde_json::Value, Problem> {
+    let said_rejected = |error: OfferError| {
         let text = error.to_string();
         let problem = Problem::from(error);
         let session = &host.session;
         session.say_rejected("offer", None, problem.error(), &text);
         problem
-    })?;
-    let answered = match &request.pc_id {
-        Some(id) => host.session.offer_again(id, &request.sdp).await?,
-        None => {
-            let data = match request.data.is_empty() {
-                true => String::new(),
-                false => serde_json::Value::Object(request.data).to_string(),
-            };
-            let visitor = Visitor {
-                door: "offer",
-                external_id: request.webrtc_id,
-                remote: remote.0,
-                data,
-                authorization: authorization(headers),
-            };
-            host.session
-                .offer(visitor, Agreement::default(), &request.sdp)
-                .await?
+    };
+    let request = OfferRequest::parse(body).map_err(said_rejected)?;
+    let wish = request.wish().map_err(said_rejected)?;
+    let data = match request.data.is_empty() {
+        true => String::new(),
+        false => serde_json::Value::Object(request.data).to_string(),
+    };
+    let visitor = Visitor {
+        door: "offer",
+        external_id: request.webrtc_id,
+        remote: remote.0,
+        data,
+        authorization: authorization(headers),
+    };
+    let session = &host.session;
+    let (answered, kind) = match wish {
+        Wish::Answer { sdp, of: None } => {
+            let agreement = Agreement::default();
+            (session.offer(visitor, agreement, &sdp).await?, "answer")
+        }
+        Wish::Answer { sdp, of: Some(id) } => (session.offer_again(&id, &sdp).await?, "answer"),
+        Wish::Offer => {
+            let agreement = Agreement::default();
+            (session.offer_to(visitor, agreement).await?, "offer")
+        }
+        Wish::Accept { sdp, of } => {
+            session.accept(&of, &sdp).await?;
+            return Ok(serde_json::json!({ "pc_id": of }));
         }
     };
-    Ok(OfferAnswer {
-        sdp: answered.sdp,
-        kind: "answer",
-        pc_id: answered.id.to_string(),
-    })
+    Ok(serde_json::json!({ "sdp": answered.sdp, "type": kind, "pc_id": answered.id.as_str() }))
 }

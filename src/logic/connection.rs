@@ -105,6 +105,10 @@ impl Watchdog {
         self.since = now;
     }
 
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     /// A datagram of the peer came. Before the connection stands this proves nothing: anyone can send one.
     pub fn on_datagram(&mut self, now: Instant) {
         if self.connected {

@@ -16,6 +16,8 @@ use crate::logic::{
     frame_facts::{FrameFacts, TimeBase},
 };
 
+pub mod rtp;
+
 /// What `gst_buffer_get_custom_meta` finds it by.
 pub const NAME: &str = "RtcFrameMeta";
 

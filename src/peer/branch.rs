@@ -74,21 +74,45 @@ pub struct Outlet {
     pub media: Media,
     pub chain: Option<gst::Bin>,
     pub pad: Option<gst::glib::GString>,
-    since: Instant,
-    raw: Arc<Pump>,
+    pub since: Instant,
+    pub passage: Arc<dyn Passage>,
+}
+
+/// What its frames go through last.
+pub trait Passage: Send + Sync {
+    /// What went through, and what did not.
+    fn counts(&self) -> (u64, u64);
+    /// Whether nothing goes through for the time being.
+    fn withhold(&self, withheld: bool);
+    /// Sends an event of these fields before what comes next.
+    fn send_args(&self, args: gst::Structure);
+}
+
+impl Passage for Pump {
+    fn counts(&self) -> (u64, u64) {
+        self.counts()
+    }
+
+    fn withhold(&self, withheld: bool) {
+        self.withhold(withheld);
+    }
+
+    fn send_args(&self, args: gst::Structure) {
+        self.send_args(args);
+    }
 }
 
 impl Outlet {
     /// What went through, what did not, and how long it lasted.
     pub fn account(&self) -> (u64, u64, Duration) {
-        let (buffers, dropped) = self.raw.counts();
+        let (buffers, dropped) = self.passage.counts();
         (buffers, dropped, self.since.elapsed())
     }
 
     /// Whether frames of its video wait for the time being.
     pub fn withhold(&self, withheld: bool) {
         if self.media == Media::Video {
-            self.raw.withhold(withheld);
+            self.passage.withhold(withheld);
         }
     }
 
@@ -98,7 +122,7 @@ impl Outlet {
             args.apply(chain);
         }
         if let Some(event) = args.event() {
-            self.raw.send_args(event);
+            self.passage.send_args(event);
         }
     }
 }
@@ -370,7 +394,7 @@ impl Branch {
                 chain: chain.as_ref().map(|chain: &Joined| chain.bin.clone()),
                 pad,
                 since: Instant::now(),
-                raw: self.raw.clone(),
+                passage: self.raw.clone(),
             })
         });
         self.started = Some(Started { chain });

@@ -141,6 +141,23 @@ pub enum Sent {
     TooLong,
 }
 
+impl Sent {
+    /// What the application is told of it.
+    pub fn problem(self, channel: Option<&str>) -> Option<String> {
+        match (self, channel) {
+            (Self::Yes, _) => None,
+            (Self::NoChannel, Some(label)) => {
+                Some(format!("the visitor has no open data channel {label:?}"))
+            }
+            (Self::NoChannel, None) => Some("the visitor has no open data channel".into()),
+            (Self::Full, _) => Some("the visitor's data channel is full".into()),
+            (Self::TooLong, _) => {
+                Some("the message is too long for the visitor's data channel".into())
+            }
+        }
+    }
+}
+
 struct Track {
     mid: Mid,
     /// Of simulcast layers the first that came is taken.

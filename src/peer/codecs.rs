@@ -25,6 +25,15 @@ impl Codec {
         }
     }
 
+    /// As session descriptions and RTP caps have it.
+    pub fn encoding_name(self) -> &'static str {
+        match self {
+            Self::Vp8 => "VP8",
+            Self::H264 => "H264",
+            Self::Opus => "OPUS",
+        }
+    }
+
     pub fn media(self) -> Media {
         match self {
             Self::Vp8 | Self::H264 => Media::Video,

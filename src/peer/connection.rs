@@ -22,7 +22,7 @@ use super::lane::{Lane, Lanes};
 use super::scene::{Job, Scene, forwarded_eos, private_pipeline};
 use super::stage::Stage;
 use super::supply::{From, NO_LINE, REEL, Reel};
-use super::transport::{Command, Message, Outbox, Transport, Waits};
+use super::transport::{Message, Outbox, Transport, Waits};
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::{EndReason, Phase};
 use crate::logic::frame_facts::FrameFacts;
@@ -582,7 +582,8 @@ impl Connection {
             self.wait_told(patience).await;
             self.linger(end).await;
         }
-        self.transport.send(Command::Close(self.id.clone())).await;
+        let abrupt = self.is_abrupt();
+        self.transport.close(&self.id, drain, abrupt).await;
         self.lanes.close();
         if let Some(job) = &mut at_work {
             scene = match tokio::time::timeout(drain, &mut *job).await {

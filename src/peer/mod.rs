@@ -17,6 +17,7 @@
 //! | [`directory`] | who is where in this process: sessions by name, and what is published to them |
 //! | [`publication`] | one stream that is published: to its origin, to one visitor, to all |
 //! | [`feed`] | what of it goes to whom: a bounded queue, continuity, and the thread that encodes |
+//! | `webrtcbin` | the neighbour: a webrtcbin of the user's instead of all that |
 //! | `fan` | one encoder for many peers |
 //! | `inline` | elements between two pads of ours |
 //! | [`pump`] | a source pad, the queue in front of it, and the thread that pushes |
@@ -49,6 +50,7 @@ pub mod sockets;
 pub mod stage;
 pub mod supply;
 mod transport;
+pub mod webrtcbin;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

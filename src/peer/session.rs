@@ -15,11 +15,14 @@ use super::scene::BEYOND_DRAIN;
 use super::sockets::{Addresses, Sockets};
 use super::stage::Stage;
 use super::transport::{Command, OfferRefused, Transport};
+use super::webrtcbin::{AnswerError, Met, Neighbour, NeighbourError, Neighbourhood};
 use crate::logic::connection::{EndReason, Phase};
 use crate::logic::metrics::Metrics;
 use crate::logic::registry::{Candidate, ConnectionId, Place, Refused, Registry};
 use crate::logic::wire::record::ConnectionRecord;
-use crate::logic::wire::sdp::{SdpError, check_candidate, check_offer, rejected_line};
+use crate::logic::wire::sdp::{
+    CheckedOffer, SdpError, check_candidate, check_offer, rejected_line,
+};
 use crate::logic::wire::sdpfrag::Fragment;
 use crate::logic::wire::whip::IfMatch;
 
@@ -38,6 +41,8 @@ pub struct SessionConfig {
     pub terms: Terms,
     /// What stopping may take.
     pub shutdown_timeout: Duration,
+    /// A webrtcbin that answers instead of our own transport.
+    pub neighbour: Option<Neighbourhood>,
 }
 
 /// Why a visitor is turned away.
@@ -49,6 +54,8 @@ pub enum Refusal {
     Sdp(#[from] SdpError),
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Neighbour(#[from] NeighbourError),
     #[error("there is no connection with the id {0:?}")]
     NoSuchConnection(String),
     #[error("offers of this connection come too fast; wait a second")]
@@ -59,6 +66,8 @@ pub enum Refusal {
         "nothing here takes a codec of the offer's {0} line, and half of an offer is not taken"
     )]
     Unserved(String),
+    #[error("nothing is offered here; a client's offer is right, {{\"sdp\",\"type\":\"offer\"}}")]
+    NoOffers,
     #[error("the application does not let this visitor in")]
     NotAuthorized,
     #[error("too many candidates wait for their offers")]
@@ -76,14 +85,23 @@ impl Refusal {
             Self::Place(Refused::Duplicate(_)) => "duplicate-id",
             Self::Place(Refused::Closed) | Self::Gone => "shutting-down",
             Self::Sdp(_) | Self::Call(_) => "invalid-sdp",
+            Self::Neighbour(_) => "webrtcbin",
             Self::NoSuchConnection(_) => "no-such-connection",
             Self::TooOften => "too-many-offers",
             Self::OtherIceSession => "other-ice-session",
             Self::Unserved(_) => "no-codec",
+            Self::NoOffers => "no-offers",
             Self::NotAuthorized => "not-authorized",
             Self::TooManyCandidates => "too-many-candidates",
         }
     }
+}
+
+/// Who goes on with a connection when its answer is handed out.
+enum Taker {
+    /// Our own transport.
+    Call(Box<Call>),
+    Neighbour(Arc<Neighbour>, Box<Met>),
 }
 
 /// An answered offer.
@@ -98,6 +116,7 @@ pub struct Session {
     registry: Registry<Arc<Connection>>,
     metrics: Arc<Metrics>,
     transport: Transport,
+    neighbour: Option<Arc<Neighbour>>,
     /// What visitors are asked to do; `None` leaves it to them.
     desired_playing: watch::Sender<Option<bool>>,
     /// Places to ask the application for ICE servers.
@@ -109,11 +128,20 @@ pub struct Session {
 
 impl Session {
     /// Binds the UDP sockets and starts the transport.
-    pub fn start(config: SessionConfig, stage: Arc<dyn Stage>) -> std::io::Result<Arc<Self>> {
+    pub fn start(mut config: SessionConfig, stage: Arc<dyn Stage>) -> std::io::Result<Arc<Self>> {
         let metrics = Arc::new(Metrics::default());
-        let sockets = {
-            let _inside = crate::runtime::runtime().enter();
-            Sockets::bind(config.addresses.clone(), metrics.datagrams_unsent())?
+        let (transport, neighbour) = match config.neighbour.take() {
+            Some(place) => {
+                let (transport, neighbour) = Neighbour::spawn(place);
+                (transport, Some(neighbour))
+            }
+            None => {
+                let sockets = {
+                    let _inside = crate::runtime::runtime().enter();
+                    Sockets::bind(config.addresses.clone(), metrics.datagrams_unsent())?
+                };
+                (Transport::spawn(sockets, metrics.clone()), None)
+            }
         };
         let (alive, over) = std::sync::mpsc::channel();
         Ok(Arc::new(Self {
@@ -121,7 +149,8 @@ impl Session {
             registry: Registry::new(config.max_connections, config.max_pending),
             desired_playing: watch::Sender::new(None),
             config,
-            transport: Transport::spawn(sockets, metrics.clone()),
+            transport,
+            neighbour,
             metrics,
             asking: Arc::new(Semaphore::new(ASKING)),
             alive: Mutex::new(Some(alive)),
@@ -135,6 +164,24 @@ impl Session {
         visitor: Visitor,
         agreement: Agreement,
         sdp: &str,
+    ) -> Result<Answered, Refusal> {
+        self.decide(visitor, agreement, Some(sdp)).await
+    }
+
+    /// Makes a visitor an offer and the connection; [`offer_again`](Self::offer_again) takes the answer.
+    pub async fn offer_to(
+        &self,
+        visitor: Visitor,
+        agreement: Agreement,
+    ) -> Result<Answered, Refusal> {
+        self.decide(visitor, agreement, None).await
+    }
+
+    async fn decide(
+        &self,
+        visitor: Visitor,
+        agreement: Agreement,
+        sdp: Option<&str>,
     ) -> Result<Answered, Refusal> {
         let (door, external_id) = (visitor.door, visitor.external_id.clone());
         let mut undecided = Undecided {
@@ -174,23 +221,20 @@ impl Session {
         &self,
         visitor: Visitor,
         agreement: Agreement,
-        sdp: &str,
+        sdp: Option<&str>,
     ) -> Result<Answered, Refusal> {
-        let offer = check_offer(sdp, &[], &agreement.returns(&*self.stage))?;
-        if !offer.has_media() && agreement.source == VideoSource::Offer {
-            return Err(SdpError::NoMedia.into());
-        }
+        let offer = match sdp {
+            Some(sdp) => Some(self.check(sdp, &agreement)?),
+            None => None,
+        };
         let remote = visitor.remote.ip();
         let external_id = visitor.external_id.as_deref();
         let place = self.registry.reserve(external_id, remote)?;
         let external_id = visitor.external_id.clone();
         let place = self.authorize(&visitor, place).await?;
-        let (reply, candidates) = oneshot::channel();
-        self.transport.send(Command::Candidates(reply)).await;
-        let candidates = candidates.await.map_err(|_| Refusal::Gone)?;
-        let (mut call, answer) =
-            Call::answer(&self.config.call, &offer, &candidates, Instant::now())?;
+        let (answer, mut taker) = self.answer(offer.as_ref()).await?;
         if agreement.whole_offer
+            && let Some(offer) = &offer
             && let Some(line) = rejected_line(&answer, &offer.media)
         {
             return Err(Refusal::Unserved(line.kind.clone()));
@@ -219,20 +263,24 @@ impl Session {
             place,
             alive.ok_or(Refusal::Gone)?,
         );
-        connection
-            .lanes()
-            .negotiated(call.send_lines(&offer.returns, Instant::now()));
+        if let (Taker::Call(call), Some(offer)) = (&mut taker, &offer) {
+            let lines = call.send_lines(&offer.returns, Instant::now());
+            connection.lanes().negotiated(lines);
+        }
         // From here on nothing waits: a client that hangs up meanwhile leaves no half of a connection.
         let room = self.transport.reserve().await.ok_or(Refusal::Gone)?;
         life.place.commit(connection.clone())?;
         connection.say_created();
         let id = connection.id().clone();
-        room.send(Command::Adopt {
-            call: Box::new(call),
-            sdp: sdp.to_owned(),
-            media: offer.media,
-            connection: connection.clone(),
-        });
+        match taker {
+            Taker::Call(call) => room.send(Command::Adopt {
+                call,
+                sdp: sdp.unwrap_or_default().to_owned(),
+                media: offer.map(|offer| offer.media).unwrap_or_default(),
+                connection: connection.clone(),
+            }),
+            Taker::Neighbour(neighbour, met) => neighbour.adopt(*met, &connection),
+        }
         crate::runtime::runtime().spawn(connection.live(life));
         if let Some(external_id) = external_id {
             for candidate in self.registry.take_candidates(&external_id, Instant::now()) {
@@ -240,6 +288,41 @@ impl Session {
             }
         }
         Ok(Answered { id, sdp: answer })
+    }
+
+    /// Whether an offer is one that can be answered here.
+    fn check(&self, sdp: &str, agreement: &Agreement) -> Result<CheckedOffer, Refusal> {
+        let returns = match &self.neighbour {
+            Some(neighbour) => {
+                neighbour.takes_offers()?;
+                neighbour.can(agreement)?;
+                neighbour.returns()
+            }
+            None => agreement.returns(&*self.stage),
+        };
+        let offer = check_offer(sdp, &[], &returns)?;
+        if !offer.has_media() && agreement.source == VideoSource::Offer {
+            return Err(SdpError::NoMedia.into());
+        }
+        Ok(offer)
+    }
+
+    /// An answer to the offer, or without one an offer of ours, and who goes on with it.
+    async fn answer(&self, offer: Option<&CheckedOffer>) -> Result<(String, Taker), Refusal> {
+        if let Some(neighbour) = &self.neighbour {
+            let met = match offer {
+                Some(offer) => neighbour.answer(offer).await?,
+                None => neighbour.offer().await?,
+            };
+            let answer = met.sdp.clone();
+            return Ok((answer, Taker::Neighbour(neighbour.clone(), Box::new(met))));
+        }
+        let offer = offer.ok_or(Refusal::NoOffers)?;
+        let (reply, candidates) = oneshot::channel();
+        self.transport.send(Command::Candidates(reply)).await;
+        let candidates = candidates.await.map_err(|_| Refusal::Gone)?;
+        let (call, answer) = Call::answer(&self.config.call, offer, &candidates, Instant::now())?;
+        Ok((answer, Taker::Call(Box::new(call))))
     }
 
     /// The place goes with the question: a client that hangs up meanwhile does not make room for another one's.
@@ -362,6 +445,20 @@ impl Session {
 
     /// Answers a later offer of a connection that stands.
     pub async fn offer_again(&self, id: &str, sdp: &str) -> Result<Answered, Refusal> {
+        if let Some(neighbour) = &self.neighbour {
+            neighbour.takes_offers()?;
+        }
+        self.describe(id, sdp).await
+    }
+
+    /// Takes the answer to an offer of ours.
+    pub async fn accept(&self, id: &str, sdp: &str) -> Result<(), Refusal> {
+        let neighbour = self.neighbour.as_ref().ok_or(Refusal::NoOffers)?;
+        neighbour.makes_offers()?;
+        self.describe(id, sdp).await.map(|_| ())
+    }
+
+    async fn describe(&self, id: &str, sdp: &str) -> Result<Answered, Refusal> {
         let connection = self.registry.find(id).ok_or_else(|| missing(id))?;
         let (reply, answer) = oneshot::channel();
         let offer = Command::Offer {
@@ -441,6 +538,16 @@ fn refusal(refused: OfferRefused, id: &str) -> Refusal {
         OfferRefused::OtherIceSession => Refusal::OtherIceSession,
         OfferRefused::Sdp(error) => error.into(),
         OfferRefused::Call(error) => error.into(),
+        OfferRefused::Neighbour(error) => error.into(),
+    }
+}
+
+impl From<AnswerError> for Refusal {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::Sdp(error) => error.into(),
+            AnswerError::Neighbour(error) => error.into(),
+        }
     }
 }
 

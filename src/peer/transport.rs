@@ -18,6 +18,7 @@ use super::encoding::Encoded;
 use super::inlet::Inlet;
 use super::lane::Lane;
 use super::sockets::Sockets;
+use super::webrtcbin::NeighbourError;
 use crate::logic::connection::EndReason;
 use crate::logic::metrics::Metrics;
 use crate::logic::rate_limit::RateLimit;
@@ -29,7 +30,7 @@ use crate::logic::wire::sdpfrag::{Credentials, Fragment, restarted};
 use crate::logic::wire::whip::IfMatch;
 
 /// Wishes that may wait for the task.
-const COMMANDS: usize = 1024;
+pub const COMMANDS: usize = 1024;
 /// Texts of one connection that may wait for the task.
 const PENDING_TEXTS: u32 = 32;
 /// So many of them are few.
@@ -66,10 +67,7 @@ pub enum Command {
         reply: oneshot::Sender<Result<Option<String>, OfferRefused>>,
     },
     /// A candidate that came by itself.
-    Candidate {
-        id: ConnectionId,
-        candidate: String,
-    },
+    Candidate { id: ConnectionId, candidate: String },
     Message {
         id: ConnectionId,
         message: Message,
@@ -86,7 +84,15 @@ pub enum Command {
         frame: Encoded,
         lane: Arc<Lane>,
     },
-    Close(ConnectionId),
+    /// What is being pushed of it is followed by EOS, where that is the transport's to do; the sender is dropped when
+    /// all that is done.
+    Close {
+        id: ConnectionId,
+        drain: Duration,
+        /// Whoever stops the pipeline stops what is behind the pads.
+        abrupt: bool,
+        closed: oneshot::Sender<()>,
+    },
     /// The sender is dropped when the sockets are closed.
     ShutDown(std::sync::mpsc::Sender<()>),
 }
@@ -104,6 +110,8 @@ pub enum OfferRefused {
     Sdp(#[from] crate::logic::wire::sdp::SdpError),
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Neighbour(#[from] NeighbourError),
 }
 
 /// What goes to a peer's data channel.
@@ -173,7 +181,7 @@ impl Outbox {
     }
 
     /// A message that waited waits no longer.
-    fn settle(&self, sent: bool) {
+    pub fn settle(&self, sent: bool) {
         self.pending.fetch_sub(1, Ordering::AcqRel);
         self.count(sent);
         // Under the lock that waiting begins with, so that nobody begins to wait in between.
@@ -206,6 +214,11 @@ impl Transport {
     pub fn spawn(sockets: Sockets, metrics: Arc<Metrics>) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         crate::runtime::runtime().spawn(Task::new(sockets, metrics).run(receiver));
+        Self { commands }
+    }
+
+    /// Of a task that is not ours to make.
+    pub fn to(commands: mpsc::Sender<Command>) -> Self {
         Self { commands }
     }
 
@@ -244,6 +257,20 @@ impl Transport {
         outbox.pending.fetch_sub(1, Ordering::AcqRel);
         outbox.count(false);
         false
+    }
+
+    /// Closes a connection, and waits until that is done.
+    pub async fn close(&self, id: &ConnectionId, drain: Duration, abrupt: bool) {
+        let (closed, over) = oneshot::channel();
+        let close = Command::Close {
+            id: id.clone(),
+            drain,
+            abrupt,
+            closed,
+        };
+        self.send(close).await;
+        // Nobody sends: the other end is dropped.
+        let _ = over.await;
     }
 
     /// How much of what was said to that peer has not reached it yet; `None` when it is gone.
@@ -432,9 +459,10 @@ impl Task {
                 let written = self.with(&id, now, |driven| driven.call.write(mid, &frame, now));
                 lane.on_written(written == Some(true));
             }
-            Command::Close(id) => {
+            Command::Close { id, closed, .. } => {
                 self.with(&id, now, |driven| driven.call.close(now));
                 self.forget(&id);
+                drop(closed);
             }
             Command::ShutDown(_) => unreachable!("the loop takes it"),
         }
@@ -549,23 +577,10 @@ impl Driven {
     fn send(&mut self, message: &Message, now: Instant) -> Sent {
         let channel = message.channel.as_deref();
         let sent = self.call.send(channel, &message.pieces, now);
-        if message.tell {
-            match (sent, channel) {
-                (Sent::Yes, _) => {}
-                (Sent::NoChannel, Some(label)) => self
-                    .connection
-                    .complain(&format!("the visitor has no open data channel {label:?}")),
-                (Sent::NoChannel, None) => {
-                    self.connection
-                        .complain("the visitor has no open data channel");
-                }
-                (Sent::Full, _) => self
-                    .connection
-                    .complain("the visitor's data channel is full"),
-                (Sent::TooLong, _) => self
-                    .connection
-                    .complain("the message is too long for the visitor's data channel"),
-            }
+        if message.tell
+            && let Some(problem) = sent.problem(channel)
+        {
+            self.connection.complain(&problem);
         }
         sent
     }

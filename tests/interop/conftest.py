@@ -266,6 +266,24 @@ def serve(launch):
 
 
 @pytest.fixture
+def run(launch):
+    """Starts a description as scripts/run does, with its variables at their defaults."""
+
+    def start(name):
+        text = (ROOT / "pipelines" / name).read_text()
+        values = dict(re.findall(r"^# var (\w+)=(.*)$", text, re.MULTILINE))
+        port = free_port()
+        values["LISTEN"] = f"http://127.0.0.1:{port}"
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        line = re.sub(r"\$\{(\w+)\}", lambda m: values[m[1]], " ".join(lines))
+        server = launch(line, port=port)
+        server.message("rtc-listening")
+        return server
+
+    return start
+
+
+@pytest.fixture
 def visit(log):
     """Starts an aiortc client of a server."""
     started = []

@@ -1,29 +1,6 @@
 """The descriptions in pipelines/ that send something back do so."""
 
-import re
-
-import pytest
-
-from conftest import ROOT, free_port
 from returning import check_level, look, loud, numbered, pictures, sounds
-
-
-@pytest.fixture
-def run(launch):
-    """Starts a description as scripts/run does, with its variables at their defaults."""
-
-    def start(name):
-        text = (ROOT / "pipelines" / name).read_text()
-        values = dict(re.findall(r"^# var (\w+)=(.*)$", text, re.MULTILINE))
-        port = free_port()
-        values["LISTEN"] = f"http://127.0.0.1:{port}"
-        lines = [line for line in text.splitlines() if not line.startswith("#")]
-        line = re.sub(r"\$\{(\w+)\}", lambda m: values[m[1]], " ".join(lines))
-        server = launch(line, port=port)
-        server.message("rtc-listening")
-        return server
-
-    return start
 
 
 def test_annotate_sends_the_picture_back_and_the_results(run, visit):

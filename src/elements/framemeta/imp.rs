@@ -15,13 +15,12 @@ use gst_base::{
     },
 };
 
-use super::rtp;
 use crate::{
     logic::{
         frame_count::{FrameCount, Seen, Sighting},
         frame_facts::FrameFacts,
     },
-    meta,
+    meta::{self, rtp},
 };
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {

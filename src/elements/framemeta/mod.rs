@@ -22,7 +22,6 @@
 use gst::{glib, prelude::*};
 
 mod imp;
-mod rtp;
 
 glib::wrapper! {
     pub struct FrameMeta(ObjectSubclass<imp::FrameMeta>)

@@ -10,11 +10,15 @@ use super::settings::{EosPolicy, Plan, PlayingState, Settings};
 use super::stage::ElementStage;
 use crate::doors::http::{Listener, Serving, is_local};
 use crate::doors::{Door, Host, Rights};
+use crate::logic::connection::Patience;
 use crate::logic::token::{Token, hide_tokens};
 use crate::peer::call::CallConfig;
 use crate::peer::chain::Chain;
+use crate::peer::codecs::Codec;
 use crate::peer::directory;
 use crate::peer::session::{Session, SessionConfig};
+use crate::peer::sockets::Addresses;
+use crate::peer::webrtcbin::Neighbourhood;
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -109,13 +113,20 @@ impl RtcSessionSrc {
             .filter(|codec| !codec.is_audio())
             .map(|codec| codec.as_str())
             .collect();
+        let neighbour =
+            self.neighbourhood(&settings, &plan.codecs, &plan.addresses, plan.patience)?;
         let config = SessionConfig {
             call: CallConfig::new(plan.codecs, plan.latency, plan.patience, settings.bitrate()),
             addresses: plan.addresses,
-            max_connections: settings.max_connections,
+            // A webrtcbin is one end of one connection.
+            max_connections: match settings.webrtcbin {
+                Some(_) => 1,
+                None => settings.max_connections,
+            },
             max_pending: settings.max_pending,
             terms: settings.terms(),
             shutdown_timeout: Duration::from_millis(settings.shutdown_timeout.into()),
+            neighbour,
         };
         let session = Session::start(config, stage.clone()).map_err(|error| {
             gst::error_msg!(
@@ -151,6 +162,46 @@ impl RtcSessionSrc {
             serving: None,
         });
         Ok(())
+    }
+
+    /// The webrtcbin that was named, if one was.
+    fn neighbourhood(
+        &self,
+        settings: &Settings,
+        codecs: &[Codec],
+        addresses: &Addresses,
+        patience: Patience,
+    ) -> Result<Option<Neighbourhood>, gst::ErrorMessage> {
+        let Some(name) = settings.webrtcbin.clone() else {
+            return Ok(None);
+        };
+        let element = self.obj().downgrade();
+        let of = name.clone();
+        let find = move || {
+            let mut bin = element.upgrade()?.parent()?;
+            while let Some(parent) = bin.parent() {
+                bin = parent;
+            }
+            bin.downcast::<gst::Bin>().ok()?.by_name(&of)
+        };
+        let kind = find().and_then(|found| found.factory());
+        if let Some(kind) = kind.filter(|kind| kind.name() != "webrtcbin") {
+            return Err(gst::error_msg!(
+                gst::ResourceError::Settings,
+                (
+                    "webrtcbin={name}: the element of that name is a {}",
+                    kind.name()
+                )
+            ));
+        }
+        Ok(Some(Neighbourhood {
+            name,
+            find: Box::new(find),
+            offers: settings.offer,
+            codecs: codecs.iter().map(|codec| codec.encoding_name()).collect(),
+            addresses: addresses.only.clone(),
+            patience,
+        }))
     }
 
     fn serve(&self) -> Result<(), gst::ErrorMessage> {
@@ -548,6 +599,17 @@ impl ObjectImpl for RtcSessionSrc {
                     .maximum(1 << 40)
                     .default_value(default.max_upload)
                     .build(),
+                text(
+                    "webrtcbin",
+                    "webrtcbin",
+                    "Name of a webrtcbin in the same pipeline that answers what comes in by the doors, one connection at a time, instead of this element's own transport. Media stays on its own pads; messages, data channels, results and ends are said here. Unset is none",
+                    None,
+                ),
+                glib::ParamSpecBoolean::builder("offer")
+                    .nick("Offer")
+                    .blurb("Whether the webrtcbin makes the offer: POST /offer with {\"type\":\"request\"} asks for it, and {\"type\":\"answer\",\"sdp\",\"pc_id\"} answers it; offers of clients are refused then")
+                    .default_value(default.offer)
+                    .build(),
                 glib::ParamSpecUInt::builder("min-bitrate")
                     .nick("Minimum bitrate")
                     .blurb("The least bits a second that a stream of video is sent back with, whatever the network says")
@@ -613,6 +675,8 @@ impl ObjectImpl for RtcSessionSrc {
                 "allow-pull" => settings.allow_pull = text().unwrap_or_default(),
                 "max-upload" => settings.max_upload = value.get().expect(TYPED),
                 "session" => settings.session = text().unwrap_or_default(),
+                "webrtcbin" => settings.webrtcbin = value.get().expect(TYPED),
+                "offer" => settings.offer = value.get().expect(TYPED),
                 "min-bitrate" => settings.min_bitrate = number(),
                 "max-bitrate" => settings.max_bitrate = number(),
                 "stereo" => settings.stereo = value.get().expect(TYPED),
@@ -661,6 +725,8 @@ impl ObjectImpl for RtcSessionSrc {
             "allow-pull" => settings.allow_pull.to_value(),
             "max-upload" => settings.max_upload.to_value(),
             "session" => settings.session.to_value(),
+            "webrtcbin" => settings.webrtcbin.to_value(),
+            "offer" => settings.offer.to_value(),
             "min-bitrate" => settings.min_bitrate.to_value(),
             "max-bitrate" => settings.max_bitrate.to_value(),
             "stereo" => settings.stereo.to_value(),

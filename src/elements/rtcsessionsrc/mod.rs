@@ -93,6 +93,22 @@
  * whatever its chains make. What `request-ice-servers` says is in the answer's `Link` headers, and its `Authorization`
  * is in what `authorize` is asked.
  *
+ * ## A webrtcbin of one's own
+ *
+ * |[
+ * gst-launch-1.0 rtcsessionsrc webrtcbin=w  webrtcbin name=w bundle-policy=max-bundle  w. ! application/x-rtp,media=video ! rtpvp8depay ! vp8dec ! framemeta ! inferencesink model=models/shapes.onnx
+ * ]|
+ * With webrtcbin=NAME the webrtcbin of that name in the same pipeline answers what comes in by the doors, instead of this
+ * element's own transport. Media stays on its own pads, with the RTP facts of every packet; results that come up them,
+ * data channels, messages, ends and EOS are as ever. A session description is checked and rewritten before the webrtcbin sees
+ * it. What is linked to its sink pads is held back until somebody is there, and sent with the payload type that they
+ * gave its codec. A pad that nobody links does no harm, and an error inside the webrtcbin ends the connection and not the pipeline.
+ *
+ * It serves one visitor: the pipeline ends with it, or with eos-policy=never an application puts a new webrtcbin of that name
+ * in its place when `rtc-connection-ended` comes. There are no chains, no files and no cameras, and ICE is not restarted.
+ * A visitor that goes without a word is lost after disconnect-timeout, but not before 8 seconds. With offer=true
+ * `POST /offer` with `{"type":"request"}` gets the webrtcbin's offer, and `{"type":"answer","sdp","pc_id"}` answers it.
+ *
  * ## Messages
  *
  * Element messages, posted from threads of the plugin's own that serve every visitor, unless said otherwise: a

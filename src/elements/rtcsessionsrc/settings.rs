@@ -93,6 +93,9 @@ pub struct Settings {
     pub eos_policy: EosPolicy,
     pub desired_playing_state: PlayingState,
     pub session: String,
+    /// The webrtcbin that answers instead of our own transport, and whether it offers instead.
+    pub webrtcbin: Option<String>,
+    pub offer: bool,
     pub video_chain: Option<String>,
     pub audio_chain: Option<String>,
     pub workflows: Option<String>,
@@ -132,6 +135,8 @@ impl Default for Settings {
             eos_policy: EosPolicy::Auto,
             desired_playing_state: PlayingState::Any,
             session: String::new(),
+            webrtcbin: None,
+            offer: false,
             video_chain: None,
             audio_chain: None,
             workflows: None,
@@ -215,6 +220,7 @@ impl Settings {
     }
 
     pub fn plan(&self) -> Result<Plan, Impossible> {
+        self.check_webrtcbin()?;
         if self.min_bitrate > self.max_bitrate {
             let problem = format!(
                 "it must not be greater than max-bitrate={}",
@@ -286,6 +292,34 @@ impl Settings {
             allow_pull: Allowed::new(words(&self.allow_pull)),
             client_args: words(&self.client_args).map(str::to_owned).collect(),
         })
+    }
+
+    /// What a webrtcbin receives is on its own pads, so that nothing here can be made of it.
+    fn check_webrtcbin(&self) -> Result<(), Impossible> {
+        let chains = [
+            ("video-chain", &self.video_chain),
+            ("audio-chain", &self.audio_chain),
+            ("workflows", &self.workflows),
+        ];
+        let Some(name) = &self.webrtcbin else {
+            return match self.offer {
+                true => Err(impossible(
+                    "offer",
+                    "true",
+                    "only a webrtcbin offers; webrtcbin=NAME is needed",
+                )),
+                false => Ok(()),
+            };
+        };
+        match chains.into_iter().find(|(_, value)| value.is_some()) {
+            Some((property, _)) => {
+                let problem = format!(
+                    "{property} is for a session without webrtcbin: media stays on webrtcbin's own pads"
+                );
+                Err(impossible("webrtcbin", name, problem))
+            }
+            None => Ok(()),
+        }
     }
 
     fn tls(&self, listen: &Listen) -> Result<Option<Tls>, Impossible> {

@@ -8,6 +8,7 @@ pub mod record;
 pub mod result;
 pub mod roboflow;
 pub mod sdp;
+pub mod sdp_gate;
 pub mod sdpfrag;
 pub mod upload;
 pub mod whip;

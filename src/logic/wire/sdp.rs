@@ -73,6 +73,8 @@ pub enum SdpError {
         attribute: &'static str,
         line: usize,
     },
+    #[error("the {kind} line offers none of the codecs that are taken here: {known}")]
+    NoCodec { kind: String, known: String },
     #[error(
         "a re-offer must keep every m-line in its place: m-line {index} was {was:?}, is {is:?}"
     )]

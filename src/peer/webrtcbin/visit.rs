@@ -1,0 +1,553 @@
+//! One connection of a webrtcbin: its signals, from the negotiation to the end, and the ends that it does not tell.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use gst::glib;
+use gst::prelude::*;
+use gst_webrtc::{
+    WebRTCDTLSTransport, WebRTCDTLSTransportState, WebRTCDataChannel, WebRTCICEGatheringState,
+    WebRTCPeerConnectionState, WebRTCRTPTransceiver, WebRTCSessionDescription,
+};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::lines::Line;
+use crate::logic::connection::{EndReason, Patience, Watchdog};
+use crate::logic::rate_limit::RateLimit;
+use crate::logic::wire::sdp::MAX_MEDIA_LINES;
+use crate::logic::wire::sdp_gate::{GatedLine, Offered, TRANSPORT_CC};
+use crate::logic::wire::sdpfrag::Credentials;
+use crate::peer::connection::Connection;
+
+/// Without a server to ask, all candidates are there so long after the last one.
+const QUIET: Duration = Duration::from_millis(20);
+/// What asking STUN and TURN servers may take.
+const GATHERING: Duration = Duration::from_secs(2);
+/// Later offers that are answered.
+const OFFERS_PER_SECOND: u32 = 2;
+/// Candidates of one connection that are taken.
+const MAX_CANDIDATES: u32 = 200;
+/// Elements in a webrtcbin that say ERROR for what a peer does, or a branch.
+const MUFFLED: [&str; 8] = [
+    "dtlsdec", "dtlsenc", "nicesrc", "queue", "sctpdec", "sctpenc", "srtpdec", "srtpenc",
+];
+/// What the last word of DTLS may take.
+const GOODBYE: Duration = Duration::from_millis(250);
+/// What stopping it may take.
+const STOPPING: Duration = Duration::from_secs(1);
+
+pub struct Visit {
+    me: Weak<Visit>,
+    webrtcbin: gst::Element,
+    /// What the peer offers, for transceivers that are made of it.
+    offered: Mutex<Vec<GatedLine>>,
+    /// Absent until the answer is handed out.
+    connection: OnceLock<Weak<Connection>>,
+    watchdog: Mutex<Watchdog>,
+    guard: Mutex<Option<AbortHandle>>,
+    reoffers: Mutex<RateLimit>,
+    candidates: Mutex<u32>,
+    lines: Mutex<Vec<Arc<Line>>>,
+    channels: Mutex<Vec<WebRTCDataChannel>>,
+    handlers: Mutex<Vec<glib::SignalHandlerId>>,
+    transports: Mutex<Vec<(WebRTCDTLSTransport, glib::SignalHandlerId)>>,
+    /// When its last candidate came, and whether there are more to come.
+    gathering: Mutex<(Option<Instant>, bool)>,
+    gathered_more: Notify,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Visit {
+    /// Listens to all that it says from here on.
+    pub fn begin(webrtcbin: gst::Element, patience: Patience) -> Arc<Self> {
+        let now = Instant::now();
+        let visit = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            webrtcbin,
+            offered: Mutex::default(),
+            connection: OnceLock::new(),
+            watchdog: Mutex::new(Watchdog::new(patience, now)),
+            guard: Mutex::default(),
+            reoffers: Mutex::new(RateLimit::new(OFFERS_PER_SECOND, now)),
+            candidates: Mutex::default(),
+            lines: Mutex::default(),
+            channels: Mutex::default(),
+            handlers: Mutex::default(),
+            transports: Mutex::default(),
+            gathering: Mutex::new((None, false)),
+            gathered_more: Notify::new(),
+        });
+        visit.listen();
+        visit
+    }
+
+    pub fn webrtcbin(&self) -> &gst::Element {
+        &self.webrtcbin
+    }
+
+    pub fn weak(&self) -> Weak<Self> {
+        self.me.clone()
+    }
+
+    pub fn connection(&self) -> Option<Arc<Connection>> {
+        self.connection.get()?.upgrade()
+    }
+
+    pub(super) fn channels(&self) -> MutexGuard<'_, Vec<WebRTCDataChannel>> {
+        lock(&self.channels)
+    }
+
+    /// Whether something has come.
+    pub(super) fn receives(&self) -> bool {
+        !lock(&self.lines).is_empty()
+    }
+
+    /// The lines of a later offer.
+    pub fn renew(&self, offered: Vec<GatedLine>) {
+        *lock(&self.offered) = offered;
+    }
+
+    pub fn may_negotiate(&self) -> bool {
+        lock(&self.reoffers).allows(Instant::now(), 1)
+    }
+
+    /// The answer is being handed out.
+    pub fn belongs_to(&self, connection: &Arc<Connection>) {
+        let _ = self.connection.set(connection.weak());
+        // There is no other one for this webrtcbin: the pipeline ends with it.
+        connection.stage().visitor_stays(connection.id());
+        // Some may be there already: the peer knows enough of an offer of ours.
+        for pad in self.webrtcbin.src_pads() {
+            self.on_pad(&pad);
+        }
+        let me = self.weak();
+        let guard = crate::runtime::runtime().spawn(async move {
+            while let Some(visit) = me.upgrade() {
+                let deadline = lock(&visit.watchdog).deadline();
+                drop(visit);
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    // Connecting changes it, so it is looked at again.
+                    None => tokio::time::sleep(STOPPING).await,
+                }
+                let Some(visit) = me.upgrade() else { return };
+                let check = lock(&visit.watchdog).check(Instant::now());
+                if let Some(reason) = check {
+                    visit.end_with(reason, None);
+                }
+            }
+        });
+        *lock(&self.guard) = Some(guard.abort_handle());
+    }
+
+    pub(super) fn end_with(&self, reason: EndReason, detail: Option<String>) {
+        if let Some(connection) = self.connection() {
+            connection.end(reason, detail);
+        }
+    }
+
+    /// Something of the peer came.
+    pub fn on_sign_of_life(&self) {
+        lock(&self.watchdog).on_datagram(Instant::now());
+    }
+
+    /// Nothing of it is heard any more.
+    fn ignore(&self) {
+        for handler in lock(&self.handlers).drain(..) {
+            self.webrtcbin.disconnect(handler);
+        }
+        for (transport, handler) in lock(&self.transports).drain(..) {
+            transport.disconnect(handler);
+        }
+        if let Some(guard) = lock(&self.guard).take() {
+            guard.abort();
+        }
+    }
+
+    /// Connects a signal of the webrtcbin's.
+    fn on(&self, signal: &str, act: impl Fn(&Arc<Visit>, &[glib::Value]) + Send + Sync + 'static) {
+        let me = self.weak();
+        let handler = self.webrtcbin.connect(signal, false, move |values| {
+            if let Some(visit) = me.upgrade() {
+                act(&visit, values);
+            }
+            None
+        });
+        lock(&self.handlers).push(handler);
+    }
+
+    fn listen(&self) {
+        self.on("on-new-transceiver", |visit, values| {
+            if let Ok(transceiver) = values[1].get::<WebRTCRTPTransceiver>() {
+                visit.on_transceiver(&transceiver);
+            }
+        });
+        self.on("on-ice-candidate", |visit, _| {
+            lock(&visit.gathering).0 = Some(Instant::now());
+            visit.gathered_more.notify_one();
+        });
+        self.on("notify::ice-gathering-state", |visit, _| {
+            let state: WebRTCICEGatheringState = visit.webrtcbin.property("ice-gathering-state");
+            lock(&visit.gathering).1 = state == WebRTCICEGatheringState::Complete;
+            visit.gathered_more.notify_one();
+        });
+        self.on("notify::connection-state", |visit, _| {
+            visit.on_state(visit.webrtcbin.property("connection-state"));
+        });
+        self.on("on-data-channel", |visit, values| {
+            if let Ok(channel) = values[1].get::<WebRTCDataChannel>() {
+                visit.on_channel(channel);
+            }
+        });
+        self.on("pad-added", |visit, values| {
+            if let Ok(pad) = values[1].get::<gst::Pad>() {
+                visit.on_pad(&pad);
+            }
+        });
+        self.on("deep-element-added", |visit, values| {
+            if let Ok(element) = values[2].get::<gst::Element>() {
+                visit.on_element(&element);
+            }
+        });
+        let inner = self.webrtcbin.downcast_ref::<gst::Bin>().into_iter();
+        for element in inner.flat_map(|bin| bin.iterate_recurse().into_iter().flatten()) {
+            self.on_element(&element);
+        }
+    }
+
+    fn on_state(&self, state: WebRTCPeerConnectionState) {
+        match state {
+            WebRTCPeerConnectionState::Connected => {
+                lock(&self.watchdog).on_connected(Instant::now());
+                if let Some(connection) = self.connection() {
+                    connection.on_connected();
+                }
+            }
+            WebRTCPeerConnectionState::Failed => {
+                let failed = match lock(&self.watchdog).is_connected() {
+                    true => EndReason::PeerLost,
+                    false => EndReason::SetupFailed,
+                };
+                self.end_with(failed, None);
+            }
+            WebRTCPeerConnectionState::Closed => self.end_with(EndReason::ClientClosed, None),
+            _ => {}
+        }
+    }
+
+    /// A pad that only receives: what is asked for of the peer is said here, the one time that it is read.
+    fn on_transceiver(&self, transceiver: &WebRTCRTPTransceiver) {
+        let offered = lock(&self.offered);
+        let Some(line) = offered.get(transceiver.mlineindex() as usize) else {
+            return;
+        };
+        let mut wanted = gst::Caps::new_empty();
+        for codec in &line.codecs {
+            wanted.make_mut().append(line.caps(codec));
+        }
+        if !wanted.is_empty() {
+            transceiver.set_property("do-nack", line.kind == "video");
+            transceiver.set_property("codec-preferences", wanted);
+        }
+    }
+
+    fn on_pad(&self, pad: &gst::Pad) {
+        let Some(me) = self.me.upgrade() else {
+            return;
+        };
+        if pad.direction() != gst::PadDirection::Src {
+            return;
+        }
+        let mut lines = lock(&self.lines);
+        let known = lines.iter().any(|line| line.is_of(pad));
+        if !known && lines.len() < MAX_MEDIA_LINES {
+            lines.push(Line::watch(pad, &me));
+        }
+    }
+
+    /// An element of its own: what the peer sends comes by, and what is an end there is no error here.
+    fn on_element(&self, element: &gst::Element) {
+        let factory = element.factory().map(|factory| factory.name());
+        let factory = factory.as_deref().unwrap_or_default();
+        if factory == "nicesrc"
+            && let Some(pad) = element.static_pad("src")
+        {
+            let me = self.weak();
+            let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+            pad.add_probe(mask, move |_, _| match me.upgrade() {
+                Some(visit) => {
+                    visit.on_sign_of_life();
+                    gst::PadProbeReturn::Ok
+                }
+                None => gst::PadProbeReturn::Remove,
+            });
+        }
+        if factory == "rtpulpfecdec" {
+            tell_caps_early(element);
+        }
+        if MUFFLED.contains(&factory) {
+            self.muffle(element, factory.to_owned());
+        }
+    }
+
+    /// What goes wrong in these is this connection's trouble; as an ERROR message it would end the whole pipeline.
+    fn muffle(&self, element: &gst::Element, factory: String) {
+        let bus = gst::Bus::new();
+        let (me, of) = (self.weak(), self.webrtcbin.downgrade());
+        bus.set_sync_handler(move |_, message| {
+            if let gst::MessageView::Error(error) = message.view() {
+                if let Some(visit) = me.upgrade() {
+                    visit.on_trouble(&factory, &error.error().to_string());
+                }
+            } else if let Some(webrtcbin) = of.upgrade() {
+                let _ = webrtcbin.post_message(message.clone());
+            }
+            gst::BusSyncReply::Drop
+        });
+        element.set_bus(Some(&bus));
+    }
+
+    fn on_trouble(&self, factory: &str, error: &str) {
+        gst::debug!(
+            crate::peer::CAT,
+            "{}: {factory}: {error}",
+            self.webrtcbin.name()
+        );
+        let detail = Some(format!("{factory}: {error}"));
+        match factory {
+            // It fails when the peer has closed its channels.
+            "sctpenc" | "sctpdec" => self.end_with(EndReason::ClientClosed, None),
+            "dtlsenc" | "dtlsdec" => match lock(&self.watchdog).is_connected() {
+                true => self.end_with(EndReason::PeerLost, detail),
+                false => self.end_with(EndReason::SetupFailed, detail),
+            },
+            // What its branches refuse comes up to there.
+            _ => {
+                if let Some(connection) = self.connection() {
+                    connection.fail(format!("{factory}: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Its DTLS transports are there once something is negotiated; that the peer closed is told by them alone.
+    pub fn watch_transports(&self) {
+        let mut transports: Vec<WebRTCDTLSTransport> = Vec::new();
+        for index in 0..MAX_MEDIA_LINES as i32 {
+            let transceiver: Option<WebRTCRTPTransceiver> =
+                self.webrtcbin.emit_by_name("get-transceiver", &[&index]);
+            let Some(transceiver) = transceiver else {
+                break;
+            };
+            transports.extend(
+                transceiver
+                    .receiver()
+                    .and_then(|receiver| receiver.transport()),
+            );
+        }
+        let sctp: Option<gst_webrtc::WebRTCSCTPTransport> =
+            self.webrtcbin.property("sctp-transport");
+        transports.extend(sctp.and_then(|sctp| sctp.transport()));
+        for transport in transports {
+            if lock(&self.transports)
+                .iter()
+                .any(|(known, _)| *known == transport)
+            {
+                continue;
+            }
+            let me = self.weak();
+            let handler = transport.connect_state_notify(move |transport| {
+                if transport.state() == WebRTCDTLSTransportState::Closed
+                    && let Some(visit) = me.upgrade()
+                {
+                    visit.end_with(EndReason::ClientClosed, None);
+                }
+            });
+            lock(&self.transports).push((transport, handler));
+        }
+    }
+
+    /// Waits until its candidates are there, or the time for that is over.
+    pub async fn gathered(&self) {
+        let text = |name: &str| self.webrtcbin.property::<Option<String>>(name).is_some();
+        let asks = text("stun-server") || text("turn-server");
+        let all = async {
+            loop {
+                let (last, complete) = *lock(&self.gathering);
+                let quiet = last.filter(|_| !asks).map(|last| last + QUIET);
+                match quiet {
+                    _ if complete => return,
+                    Some(quiet) if quiet <= Instant::now() => return,
+                    Some(quiet) => tokio::select! {
+                        () = tokio::time::sleep_until(quiet.into()) => {}
+                        () = self.gathered_more.notified() => {}
+                    },
+                    None => self.gathered_more.notified().await,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(GATHERING, all).await;
+    }
+
+    pub fn local_description(&self) -> Option<String> {
+        let description: Option<WebRTCSessionDescription> =
+            self.webrtcbin.property("local-description");
+        description?.sdp().as_text().ok()
+    }
+
+    /// Whether these are the peer's credentials as it said them.
+    pub fn knows(&self, credentials: &Credentials) -> bool {
+        let description: Option<WebRTCSessionDescription> =
+            self.webrtcbin.property("remote-description");
+        let text = description.and_then(|description| description.sdp().as_text().ok());
+        text.and_then(|text| Credentials::of(&text)).as_ref() == Some(credentials)
+    }
+
+    pub fn add_candidate(&self, candidate: &str) {
+        let mut count = lock(&self.candidates);
+        if *count < MAX_CANDIDATES {
+            *count += 1;
+            // All lines are in one bundle.
+            self.webrtcbin
+                .emit_by_name::<()>("add-ice-candidate", &[&0u32, &candidate]);
+        }
+    }
+
+    /// Opens the channel that clients of an offer of ours find.
+    pub fn open_channel(&self) {
+        let channel: Option<WebRTCDataChannel> = self.webrtcbin.emit_by_name(
+            "create-data-channel",
+            &[&"inference", &None::<gst::Structure>],
+        );
+        if let Some(channel) = channel {
+            self.on_channel(channel);
+        }
+    }
+
+    /// EOS down every branch, then it is stopped; `abrupt`: whoever stops the pipeline stops it too.
+    pub async fn end(self: Arc<Self>, drain: Duration, abrupt: bool) {
+        let me = self.clone();
+        let ended = tokio::task::spawn_blocking(move || me.end_blocking(drain, abrupt));
+        if ended.await.ok() != Some(true)
+            && let Some(connection) = self.connection()
+        {
+            connection.was_left_behind();
+        }
+    }
+
+    fn end_blocking(&self, drain: Duration, abrupt: bool) -> bool {
+        self.ignore();
+        if abrupt {
+            return true;
+        }
+        let deadline = Instant::now() + drain;
+        let lines = std::mem::take(&mut *lock(&self.lines));
+        let finishing: Vec<_> = lines
+            .into_iter()
+            .map(|line| std::thread::spawn(move || line.finish(deadline)))
+            .collect();
+        for thread in finishing {
+            // One that panics or is stuck changes nothing for the others.
+            let _ = thread.join();
+        }
+        self.channels().clear();
+        let (stopped, over) = std::sync::mpsc::channel();
+        let webrtcbin = self.webrtcbin.clone();
+        // It has been seen to hang in this; nobody waits for it longer than is said.
+        let stopping = std::thread::Builder::new()
+            .name("rtc-stop".into())
+            .spawn(move || {
+                say_goodbye(&webrtcbin);
+                webrtcbin.set_locked_state(true);
+                let _ = webrtcbin.set_state(gst::State::Null);
+                let _ = stopped.send(());
+            });
+        stopping.is_ok() && over.recv_timeout(STOPPING).is_ok()
+    }
+}
+
+impl GatedLine {
+    /// What is asked of a peer that offers a codec on it.
+    pub(super) fn caps(&self, codec: &Offered) -> gst::Caps {
+        let mut caps = gst::Structure::builder("application/x-rtp")
+            .field("media", &self.kind)
+            .field("encoding-name", &codec.name)
+            .field("clock-rate", codec.clock_rate as i32)
+            .field("payload", i32::from(codec.payload_type))
+            .build();
+        for feedback in ["nack", "nack pli", "ccm fir", "transport-cc"] {
+            if codec.feedback.iter().any(|said| said == feedback) {
+                caps.set(format!("rtcp-fb-{}", feedback.replace(' ', "-")), true);
+            }
+        }
+        if let Some(id) = self.transport_cc {
+            caps.set(format!("extmap-{id}"), TRANSPORT_CC);
+        }
+        gst::Caps::from(caps)
+    }
+}
+
+/// Has DTLS say that it is over: stopped as it is, a webrtcbin leaves its peer to find out.
+fn say_goodbye(webrtcbin: &gst::Element) {
+    let inner = webrtcbin.downcast_ref::<gst::Bin>().into_iter();
+    let inner = inner.flat_map(|bin| bin.iterate_recurse().into_iter().flatten());
+    let is_encoder =
+        |element: &gst::Element| element.factory().is_some_and(|f| f.name() == "dtlsenc");
+    for encoder in inner.filter(is_encoder) {
+        let (Some(sink), Some(src)) = (encoder.static_pad("sink"), encoder.static_pad("src"))
+        else {
+            continue;
+        };
+        let (said, over) = std::sync::mpsc::channel();
+        src.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            if let Some(gst::PadProbeData::Event(event)) = &info.data
+                && event.type_() == gst::EventType::Eos
+            {
+                let _ = said.send(());
+            }
+            gst::PadProbeReturn::Ok
+        });
+        sink.send_event(gst::event::Eos::new());
+        // Whether it was said or not, nothing more can be done.
+        let _ = over.recv_timeout(GOODBYE);
+    }
+}
+
+/// Lets who links a pad of the webrtcbin know what will come out of it.
+///
+/// This element stands before every such pad, and takes anything until its first packet: a launch line with a
+/// capsfilter for video and one for audio would link whichever pad comes first to the first of them.
+fn tell_caps_early(decoder: &gst::Element) {
+    let (Some(sink), Some(src)) = (decoder.static_pad("sink"), decoder.static_pad("src")) else {
+        return;
+    };
+    let sink = sink.downgrade();
+    src.add_probe(gst::PadProbeType::QUERY_UPSTREAM, move |_, info| {
+        let Some(gst::PadProbeData::Query(query)) = &mut info.data else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let upstream = sink.upgrade().and_then(|sink| sink.peer());
+        let (gst::QueryViewMut::Caps(query), Some(caps)) = (
+            query.view_mut(),
+            upstream.and_then(|pad| pad.current_caps()),
+        ) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let caps = match query.filter_owned() {
+            Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
+            None => caps,
+        };
+        query.set_result(&caps);
+        gst::PadProbeReturn::Handled
+    });
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.ignore();
+    }
+}
