@@ -1,18 +1,19 @@
 //! What `inference_sdk` posts, and what is wrong with it.
 
-use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Outputs;
+use crate::logic::wire::object;
 
 /// What a client posts; fields that are not here mean nothing to us.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Request {
     #[serde(default)]
     pub api_key: Option<String>,
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "object::deserialize")]
     pub workflow_configuration: Workflow,
+    #[serde(deserialize_with = "object::deserialize")]
     pub webrtc_offer: Offer,
     /// Newest frame first, or every frame.
     #[serde(default)]
@@ -54,12 +55,6 @@ pub struct Offer {
     pub sdp: String,
 }
 
-/// No list of the fields' values, which serde would take too.
-fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<T, D::Error> {
-    let fields = Map::deserialize(from)?;
-    T::deserialize(Value::Object(fields)).map_err(D::Error::custom)
-}
-
 /// The key in a request, whatever else is in it.
 pub fn api_key(body: &[u8]) -> Option<String> {
     let fields: Map<String, Value> = serde_json::from_slice(body).ok()?;
@@ -82,10 +77,12 @@ impl RequestError {
 
 impl Request {
     pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| RequestError {
-            at: vec!["body".into()],
-            problem: error.to_string(),
-        })?;
+        let fields: Map<String, Value> =
+            serde_json::from_slice(body).map_err(|error| RequestError {
+                at: vec!["body".into()],
+                problem: error.to_string(),
+            })?;
+        let value = Value::Object(fields);
         let request: Self = serde_path_to_error::deserialize(&value).map_err(|error| {
             let path = error.path().iter().map(|segment| segment.to_string());
             RequestError {
@@ -188,7 +185,12 @@ pub(super) mod tests {
     fn a_request_of_the_wrong_shape_is_refused_by_name() {
         for (body, named) in [
             ("", "EOF"),
-            ("[]", "struct Request"),
+            ("[]", "expected a map"),
+            (r#"[{},{"type":"offer","sdp":""}]"#, "expected a map"),
+            (
+                r#"{"workflow_configuration":{},"webrtc_offer":["offer",""]}"#,
+                "expected a map",
+            ),
             ("{}", "workflow_configuration"),
             (r#"{"workflow_configuration":{}}"#, "webrtc_offer"),
             (
