@@ -539,7 +539,7 @@ impl ObjectImpl for RtcSessionSrc {
                 text(
                     "allow-pull",
                     "Allow pull",
-                    "Hosts, separated by commas, that clients of the Roboflow door may have video pulled from (rtsp_url, mjpeg_url); * allows every host with a public address, a private one is opened only where it or its name is listed. Empty turns pulling off",
+                    "Hosts, separated by commas, that clients of the Roboflow door may have video pulled from (rtsp_url, mjpeg_url); * allows every host with a public address, but a private one only where it or its name is listed, and a name in an https or rtsps URL only where that is. Empty turns pulling off",
                     Some(&default.allow_pull),
                 ),
                 glib::ParamSpecUInt64::builder("max-upload")
