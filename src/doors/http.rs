@@ -1,6 +1,6 @@
 //! The listener: binds, reads requests within bounds, checks who asks from where, and hands them to the doors.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tower_service::Service;
 
 use super::tls::Tls;
@@ -25,6 +25,7 @@ use super::{Door, Host};
 use crate::logic::origins::Origin;
 
 mod listen;
+mod places;
 mod policy;
 mod problem;
 mod token;
@@ -34,6 +35,7 @@ pub use policy::ForeignPage;
 pub use problem::Problem;
 pub use token::{Admitted, authorization};
 
+use places::Places;
 use policy::{HostPolicy, check_origin};
 use token::{look_for_token, only_with_token};
 
@@ -41,8 +43,9 @@ use token::{look_for_token, only_with_token};
 const MAX_BODY: usize = 256 * 1024;
 /// Of a longer body so much is read and thrown away, so that the client reads our answer and not a reset.
 const MAX_DISCARD: usize = 16 * 1024 * 1024;
-/// HTTP connections served at a time; more wait in the kernel.
-const MAX_CLIENTS: usize = 256;
+/// Who has too many connections reads this, if it speaks plain HTTP.
+const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
+    {\"error\":\"too-many-clients\",\"message\":\"this address has too many HTTP connections to this server\"}";
 /// No HTTP connection is kept for longer, whatever its client does or does not read, unless it reads events.
 const CLIENT_TIME: Duration = Duration::from_secs(120);
 /// A client has this long for its TLS handshake, again for its request's headers, and again for its body.
@@ -124,13 +127,13 @@ impl Listener {
             .layer(middleware::from_fn(read_body))
             .layer(middleware::from_fn_with_state(host.clone(), look_for_token))
             .layer(middleware::from_fn_with_state(policy, check_origin))
-            .with_state(host);
+            .with_state(host.clone());
         let runtime = crate::runtime::runtime();
         let _inside = runtime.enter();
         let socket = tokio::net::TcpListener::from_std(self.socket)?;
         let (stop, stopped) = watch::channel(());
         let (alive, over) = std::sync::mpsc::channel();
-        runtime.spawn(accept(socket, self.tls, router, stopped, alive));
+        runtime.spawn(accept(socket, self.tls, router, host, stopped, alive));
         Ok(Serving { stop, over })
     }
 }
@@ -155,14 +158,15 @@ async fn accept(
     socket: tokio::net::TcpListener,
     tls: Option<Tls>,
     router: Router,
+    host: Host,
     mut stopped: watch::Receiver<()>,
     alive: std::sync::mpsc::Sender<()>,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let places = Places::new();
     loop {
-        let place = tokio::select! {
+        let free = tokio::select! {
             _ = stopped.changed() => return,
-            place = places.clone().acquire_owned() => place,
+            free = places.one_is_free() => free,
         };
         let (stream, remote) = tokio::select! {
             _ = stopped.changed() => return,
@@ -174,6 +178,17 @@ async fn accept(
                     continue;
                 }
             },
+        };
+        let Some(place) = places.take(free, remote.ip()) else {
+            let metrics = host.session.metrics();
+            metrics.rejected("listener", "too-many-clients");
+            if tls.is_none() {
+                // What does not fit at once is not waited for.
+                let _ = stream
+                    .into_std()
+                    .and_then(|mut stream| stream.write_all(TOO_MANY.as_bytes()));
+            }
+            continue;
         };
         // Answers are small and waited for.
         let _ = stream.set_nodelay(true);
@@ -278,6 +293,14 @@ impl Client {
 /// Reads a body within bounds of length and time before any door sees the request.
 async fn read_body(request: Request, next: Next) -> Response {
     let (head, mut body) = request.into_parts();
+    let too_large = || {
+        let text = format!("the body is longer than {MAX_BODY} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", text)
+    };
+    // What will not be read to its end need not begin.
+    if HttpBody::size_hint(&body).lower() > MAX_DISCARD as u64 {
+        return too_large().into_response();
+    }
     let read = tokio::time::timeout(REQUEST_TIME, async {
         match Limited::new(&mut body, MAX_BODY).collect().await {
             Ok(whole) => Ok(whole.to_bytes()),
@@ -289,11 +312,7 @@ async fn read_body(request: Request, next: Next) -> Response {
                         break;
                     }
                 }
-                Err(Problem::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "too-large",
-                    format!("the body is longer than {MAX_BODY} bytes"),
-                ))
+                Err(too_large())
             }
             Err(error) => Err(Problem::new(
                 StatusCode::BAD_REQUEST,

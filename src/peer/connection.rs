@@ -48,6 +48,8 @@ const JOBS: usize = 64;
 const DATA_PER_SECOND: u32 = 500;
 /// Bytes a second, the same.
 const DATA_BYTES_PER_SECOND: u32 = 1 << 20;
+/// Candidates and restarts of ICE a second that one peer may send: all visitors share the task that takes them.
+const TOLD_PER_SECOND: u32 = 100;
 /// Results that wait for a reader of `/outputs`; of a slower one the oldest are dropped.
 const OUTPUTS: usize = 64;
 
@@ -118,6 +120,8 @@ pub struct Connection {
     pace: Mutex<Pace>,
     /// Messages and bytes that the visitor puts on the bus.
     data_rate: Mutex<(RateLimit, RateLimit)>,
+    /// What its client says of it by HTTP.
+    told_rate: Mutex<RateLimit>,
     /// Absent when the last output was said.
     outputs: Mutex<Option<broadcast::Sender<Output>>>,
     /// The visitor's file, while it comes.
@@ -214,6 +218,7 @@ impl Connection {
                 RateLimit::new(DATA_PER_SECOND, now),
                 RateLimit::new(DATA_BYTES_PER_SECOND, now),
             )),
+            told_rate: Mutex::new(RateLimit::new(TOLD_PER_SECOND, now)),
             outputs: Mutex::new(Some(broadcast::Sender::new(OUTPUTS))),
             outlets: Mutex::new(Some(Vec::new())),
             hurry: OnceLock::new(),
@@ -328,6 +333,11 @@ impl Connection {
                 .collect(),
             data: self.visitor.data.clone(),
         }
+    }
+
+    /// Whether what its client says of it comes slowly enough to be taken.
+    pub fn may_be_told(&self, now: Instant) -> bool {
+        lock(&self.told_rate).allows(now, 1)
     }
 
     /// A data channel has opened: the visitor can be told something from now on.

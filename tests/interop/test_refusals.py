@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiortc import RTCPeerConnection
@@ -47,7 +48,9 @@ async def make_offer(media):
 @pytest.fixture(scope="module")
 def sdp():
     """A good offer with audio, video and a data channel."""
-    return asyncio.run(make_offer(["audio", "video"]))
+    # This thread may have a loop that runs, a browser's.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, make_offer(["audio", "video"])).result()
 
 
 def sections(sdp):

@@ -278,6 +278,19 @@ BAD_FRAGMENTS = {
     "no type": (candidates(1), "", None, 415),
     "no tag": (candidates(1), FRAGMENT, "", 428),
     "no tag for a restart": (credentials(), FRAGMENT, "", 428),
+def test_candidates_come_only_so_often(serve, session):
+    server = serve(f"{PATIENT} video-chain=fakesink")
+    resource, tag = session(server)
+    other, its_tag = session(server)
+    said = [ask("PATCH", resource, candidates(1).encode(), FRAGMENT, If_Match=tag) for _ in range(800)]
+    assert said[0][0] == 204
+    refused = [body for status, _, body in said if status == 429]
+    assert refused and all(status in (204, 429) for status, _, _ in said)
+    assert json.loads(refused[0])["error"] == "too-many-requests"
+    # That is its own affair.
+    assert ask("PATCH", other, candidates(1).encode(), FRAGMENT, If_Match=its_tag)[0] == 204
+
+
     "another's tag": (candidates(1), FRAGMENT, '"another"', 412),
     "another's tag for a restart": (credentials(), FRAGMENT, '"another"', 412),
     "a tag that is none": (candidates(1), FRAGMENT, "W/é", 412),

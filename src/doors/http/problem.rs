@@ -61,6 +61,7 @@ impl From<Refusal> for Problem {
             Refusal::NoSuchConnection(_) => StatusCode::NOT_FOUND,
             Refusal::Place(Refused::Pending(_))
             | Refusal::TooOften
+            | Refusal::TooFast
             | Refusal::TooManyCandidates => StatusCode::TOO_MANY_REQUESTS,
             Refusal::OtherIceSession => StatusCode::PRECONDITION_FAILED,
             Refusal::Unserved(_) => StatusCode::UNPROCESSABLE_ENTITY,

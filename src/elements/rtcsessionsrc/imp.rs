@@ -426,7 +426,7 @@ impl ObjectImpl for RtcSessionSrc {
                     .build(),
                 glib::ParamSpecUInt::builder("max-pending")
                     .nick("Maximum pending")
-                    .blurb("Connections of one remote address that may be on their way at a time, offered and not yet connected; more are refused with HTTP status 429. Behind a proxy all visitors have its address. 0 sets no bound")
+                    .blurb("Connections of one remote address, or IPv6 network of 64 bits, that may be on their way at a time, offered and not yet connected; more are refused with HTTP status 429. Behind a proxy all visitors have its address. 0 sets no bound")
                     .default_value(default.max_pending)
                     .build(),
                 glib::ParamSpecUInt::builder("udp-port")

@@ -1,6 +1,7 @@
 //! Roboflow's dialect: what `inference_sdk` posts, and what is said on its data channel.
 //!
 //! Every message to the client is binary: frame id, chunk index, total chunks (u32, little endian), then at most 48 KiB of JSON.
+//! It is not packed, though the Python SDK would unpack gzip: no client has a way to ask for it, and the JavaScript one cannot.
 
 use std::time::Duration;
 
