@@ -53,7 +53,10 @@ async fn offer(
             answered.map(|answered| json!({ "sdp": answered.sdp, "type": "answer" }))
         }
         What::Candidate(candidate) => {
-            let taken = host.session.candidate(&request.webrtc_id, &candidate).await;
+            let taken = host
+                .session
+                .candidate(&request.webrtc_id, &candidate, remote.0)
+                .await;
             taken.map(|()| json!({ "status": "success" }))
         }
     };

@@ -26,21 +26,21 @@ pub fn routes() -> Router<Host> {
 }
 
 /// Candidates that come after the offer, as Pipecat's clients send them.
-async fn candidates(State(host): State<Host>, body: Bytes) -> Response {
-    match add_candidates(&host, &body).await {
+async fn candidates(State(host): State<Host>, remote: Remote, body: Bytes) -> Response {
+    match add_candidates(&host, &remote, &body).await {
         Ok(()) => Json(serde_json::json!({ "status": "success" })).into_response(),
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn add_candidates(host: &Host, body: &[u8]) -> Result<(), Problem> {
+async fn add_candidates(host: &Host, remote: &Remote, body: &[u8]) -> Result<(), Problem> {
     let request = CandidatesRequest::parse(body)?;
     if host.session.find(&request.pc_id).is_none() {
         return Err(Refusal::NoSuchConnection(request.pc_id.chars().take(64).collect()).into());
     }
     for candidate in request.candidates {
         host.session
-            .candidate(&request.pc_id, &candidate.candidate)
+            .candidate(&request.pc_id, &candidate.candidate, remote.0)
             .await?;
     }
     Ok(())

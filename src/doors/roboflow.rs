@@ -141,7 +141,7 @@ async fn source(host: &Host, request: &Request) -> Result<VideoSource, Problem> 
 
 async fn pull(host: &Host, url: &str, kind: Kind) -> Result<Server, PullError> {
     let pull = Pull::parse(url, kind)?;
-    host.rights.allow_pull.name(&pull.host)?;
+    host.rights.allow_pull.host(&pull)?;
     let found = tokio::net::lookup_host((pull.host.as_str(), pull.port)).await;
     // A name that is not known has no address.
     let addresses = found.into_iter().flatten().map(|address| address.ip());

@@ -140,7 +140,7 @@ async fn take_ice(
     // What is no text is the tag of nothing.
     let if_match = IfMatch::new(if_match.to_str().unwrap_or_default());
     let fragment = Fragment::parse(text).map_err(Refusal::from)?;
-    let answer = host.session.ice(connection.id(), if_match, fragment).await;
+    let answer = host.session.ice(&connection, if_match, fragment).await;
     Ok(answer?)
 }
 

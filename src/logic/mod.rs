@@ -21,6 +21,7 @@ pub mod rate_limit;
 pub mod registry;
 pub mod return_clock;
 pub mod return_lines;
+pub mod shares;
 pub mod stats;
 pub mod stream_clock;
 pub mod token;

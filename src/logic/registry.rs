@@ -8,8 +8,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::shares::Network;
+
 /// Candidates that wait for their offers, over all clients.
-pub const EARLY_CANDIDATES: usize = 64;
+pub const EARLY_CANDIDATES: usize = 256;
+/// Those of one address, which may be that of many.
+pub const EARLY_OF_ADDRESS: usize = 64;
+/// Those of one offer: more than a browser finds before its offer has left.
+pub const EARLY_OF_ID: usize = 32;
 /// How long one waits.
 pub const EARLY_FOR: Duration = Duration::from_secs(10);
 /// Connections that may be on their way out at once, or as many as may be present if that is more.
@@ -70,7 +76,7 @@ fn full(limit: u32) -> String {
 struct Entry<T> {
     external_id: Option<String>,
     /// Where its offer came from.
-    remote: IpAddr,
+    remote: Network,
     /// ICE and DTLS have not come to an end.
     pending: bool,
     /// Absent until the answer was handed out.
@@ -82,6 +88,7 @@ struct Entry<T> {
 /// A candidate that came before the offer it belongs to.
 struct Early {
     external_id: String,
+    remote: Network,
     candidate: String,
     came: Instant,
 }
@@ -117,7 +124,7 @@ impl<T> Inner<T> {
         self.entries.values().filter(|entry| !entry.leaving)
     }
 
-    fn refuses(&self, remote: IpAddr) -> Option<Refused> {
+    fn refuses(&self, remote: Network) -> Option<Refused> {
         if self.present().count() as u64 >= u64::from(self.limit) {
             return Some(Refused::Full(self.limit));
         }
@@ -166,8 +173,7 @@ impl<T: Clone> Registry<T> {
 
     /// Takes a place; it is free again when the returned value is dropped.
     pub fn reserve(&self, external_id: Option<&str>, remote: IpAddr) -> Result<Place<T>, Refused> {
-        // An IPv4 client of a socket that takes both kinds.
-        let remote = remote.to_canonical();
+        let remote = Network::from(remote);
         self.with(|inner| {
             if inner.closed {
                 return Err(Refused::Closed);
@@ -206,18 +212,32 @@ impl<T: Clone> Registry<T> {
     }
 
     /// Takes a candidate of a client: for its connection, or kept for the offer that it has overtaken.
-    pub fn candidate(&self, id: &str, candidate: &str, now: Instant) -> Candidate<T> {
+    pub fn candidate(
+        &self,
+        id: &str,
+        candidate: &str,
+        remote: IpAddr,
+        now: Instant,
+    ) -> Candidate<T> {
+        let remote = Network::from(remote);
         self.with(|inner| {
             // Under the one lock that also commits: none is kept that nobody will ask for.
             if let Some(handle) = inner.find(id) {
                 return Candidate::For(handle);
             }
             forget_old(&mut inner.early, now);
-            if inner.early.len() >= EARLY_CANDIDATES || inner.closed {
+            let of = |is: &dyn Fn(&Early) -> bool| inner.early.iter().filter(|e| is(e)).count();
+            // One client that sends no offer shall not take every place.
+            if inner.closed
+                || inner.early.len() >= EARLY_CANDIDATES
+                || of(&|early| early.remote == remote) >= EARLY_OF_ADDRESS
+                || of(&|early| early.external_id == id) >= EARLY_OF_ID
+            {
                 return Candidate::NoRoom;
             }
             inner.early.push_back(Early {
                 external_id: id.to_owned(),
+                remote,
                 candidate: candidate.to_owned(),
                 came: now,
             });
@@ -392,22 +412,42 @@ mod tests {
     fn candidates_wait_for_their_offer_so_many_and_so_long() {
         let registry = Registry::<u32>::new(2, 0);
         let start = Instant::now();
-        let came = |id: &str, text: &str, at: Instant| registry.candidate(id, text, at);
+        let came = |id: &str, text: &str, at| registry.candidate(id, text, HERE, at);
         assert_eq!(came("a", "first", start), Candidate::Kept);
         assert_eq!(came("b", "other", start + EARLY_FOR / 2), Candidate::Kept);
         assert_eq!(came("a", "second", start + EARLY_FOR / 2), Candidate::Kept);
         let taken = registry.take_candidates("a", start + EARLY_FOR);
         assert_eq!(taken, ["second"], "the first has waited too long");
         assert!(registry.take_candidates("a", start + EARLY_FOR).is_empty());
-        let now = start + EARLY_FOR;
-        for _ in 1..EARLY_CANDIDATES {
-            assert_eq!(came("c", "one of many", now), Candidate::Kept);
-        }
-        assert_eq!(came("c", "one too many", now), Candidate::NoRoom);
         let place = registry.reserve(Some("d"), HERE).unwrap();
         place.commit(4).unwrap();
+        let now = start + EARLY_FOR;
         assert_eq!(came("d", "of one that stands", now), Candidate::For(4));
         assert_eq!(registry.take_candidates("b", now), ["other"]);
+    }
+
+    #[test]
+    fn candidates_of_one_client_leave_room_for_those_of_others() {
+        let registry = Registry::<u32>::new(2, 0);
+        let now = Instant::now();
+        let there = |n: usize| IpAddr::from([192, 0, 2, n as u8]);
+        let came = |id: &str, remote| registry.candidate(id, "one", remote, now);
+        for _ in 0..EARLY_OF_ID {
+            assert_eq!(came("a", HERE), Candidate::Kept);
+        }
+        assert_eq!(came("a", HERE), Candidate::NoRoom);
+        for _ in EARLY_OF_ID..EARLY_OF_ADDRESS {
+            assert_eq!(came("b", HERE), Candidate::Kept);
+        }
+        assert_eq!(came("c", HERE), Candidate::NoRoom);
+        // An address that speaks for nobody else takes nothing from another.
+        assert_eq!(came("c", there(0)), Candidate::Kept);
+        for n in EARLY_OF_ADDRESS + 1..EARLY_CANDIDATES {
+            assert_eq!(came(&n.to_string(), there(n)), Candidate::Kept);
+        }
+        assert_eq!(came("d", there(1)), Candidate::NoRoom);
+        assert_eq!(registry.take_candidates("a", now).len(), EARLY_OF_ID);
+        assert_eq!(came("d", there(1)), Candidate::Kept);
     }
 
     #[test]

@@ -34,10 +34,12 @@ use crate::logic::wire::dialect::{News, Payload, Pieces};
 use crate::logic::wire::record::ConnectionRecord;
 
 mod books;
+mod ending;
 mod receiving;
 mod telling;
 
 use books::Books;
+use ending::{Apart, End, Remains};
 use receiving::Receiving;
 
 /// Jobs that may wait; a connection has far fewer tracks.
@@ -46,15 +48,10 @@ const JOBS: usize = 64;
 const DATA_PER_SECOND: u32 = 500;
 /// Bytes a second, the same.
 const DATA_BYTES_PER_SECOND: u32 = 1 << 20;
+/// Candidates and restarts of ICE a second that one peer may send: all visitors share the task that takes them.
+const TOLD_PER_SECOND: u32 = 100;
 /// Results that wait for a reader of `/outputs`; of a slower one the oldest are dropped.
 const OUTPUTS: usize = 64;
-
-/// What the last words may take when the whole server stops.
-const IN_A_HURRY: Duration = Duration::from_millis(300);
-/// Between two words to one who may not have understood that it is over.
-const SAY_AGAIN: Duration = Duration::from_millis(500);
-/// How often it is looked whether the last words have reached a visitor.
-const TOLD_YET: Duration = Duration::from_millis(10);
 
 const CHAIN_ENDED: &str = "the chain ended by itself";
 
@@ -86,21 +83,6 @@ pub enum Output {
     Result(Arc<str>),
     /// The last one.
     Ended(Arc<str>),
-}
-
-#[derive(Debug, Clone)]
-struct End {
-    reason: EndReason,
-    detail: Option<String>,
-}
-
-/// How far taking it apart has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Apart {
-    NotYet,
-    /// The connection has had its last word before.
-    LeftBehind,
-    Done,
 }
 
 /// Results that a visitor was told, and those that it has acknowledged.
@@ -138,6 +120,8 @@ pub struct Connection {
     pace: Mutex<Pace>,
     /// Messages and bytes that the visitor puts on the bus.
     data_rate: Mutex<(RateLimit, RateLimit)>,
+    /// What its client says of it by HTTP.
+    told_rate: Mutex<RateLimit>,
     /// Absent when the last output was said.
     outputs: Mutex<Option<broadcast::Sender<Output>>>,
     /// The visitor's file, while it comes.
@@ -234,6 +218,7 @@ impl Connection {
                 RateLimit::new(DATA_PER_SECOND, now),
                 RateLimit::new(DATA_BYTES_PER_SECOND, now),
             )),
+            told_rate: Mutex::new(RateLimit::new(TOLD_PER_SECOND, now)),
             outputs: Mutex::new(Some(broadcast::Sender::new(OUTPUTS))),
             outlets: Mutex::new(Some(Vec::new())),
             hurry: OnceLock::new(),
@@ -350,22 +335,9 @@ impl Connection {
         }
     }
 
-    /// Ends the connection; only the first reason counts. Says whether this was it.
-    pub fn end(&self, reason: EndReason, detail: Option<String>) -> bool {
-        let first = self.end.set(End { reason, detail }).is_ok();
-        if first {
-            self.ending.notify_one();
-        }
-        first
-    }
-
-    /// Ends it with the whole server, draining for at most `limit`; where that is abrupt, without waiting for what
-    /// is behind its pads.
-    pub fn end_with_the_server(&self, abrupt: bool, limit: Duration) {
-        self.abrupt.store(abrupt, Ordering::Relaxed);
-        // Told twice, by EOS and then by NULL, the first limit counts.
-        let _ = self.hurry.set(limit);
-        self.end(EndReason::ServerShutdown, None);
+    /// Whether what its client says of it comes slowly enough to be taken.
+    pub fn may_be_told(&self, now: Instant) -> bool {
+        lock(&self.told_rate).allows(now, 1)
     }
 
     /// A data channel has opened: the visitor can be told something from now on.
@@ -563,119 +535,15 @@ impl Connection {
                 }
             }
         }
-        // Somebody else may come from here on, whatever this one's chain still does.
-        place.leave();
-        self.enter(Phase::Ending);
-        let end = self.end.get().expect("the loop ends with it");
-        if end.reason.is_ours() {
-            self.tell_over(end);
-        }
-        let drain = match self.hurry.get() {
-            Some(limit) => life.terms.drain_timeout.min(*limit),
-            None => life.terms.drain_timeout,
+        let remains = Remains {
+            scene,
+            at_work,
+            place,
+            since,
+            drain_timeout: life.terms.drain_timeout,
+            alive: life.alive,
         };
-        if end.reason.is_ours() {
-            let patience = match self.hurry.get() {
-                Some(_) => drain.min(IN_A_HURRY),
-                None => drain,
-            };
-            self.wait_told(patience).await;
-            self.linger(end).await;
-        }
-        let abrupt = self.is_abrupt();
-        self.transport.close(&self.id, drain, abrupt).await;
-        self.lanes.close();
-        if let Some(job) = &mut at_work {
-            scene = match tokio::time::timeout(drain, &mut *job).await {
-                Ok(back) => back.ok(),
-                Err(_) => {
-                    // It may have come back in this very moment.
-                    job.close();
-                    job.try_recv().ok()
-                }
-            };
-        }
-        drop(place);
-        match scene {
-            Some(scene) => {
-                // A panic in it is as good as its end.
-                let _ = on_a_thread(move |done| {
-                    scene.end(drain);
-                    // Whoever waits has gone only with the runtime.
-                    let _ = done.send(());
-                })
-                .await;
-            }
-            // The job has it still, and takes it apart when it comes back to find nobody.
-            None => self.was_left_behind(),
-        }
-        self.stage.visitor_leaves(&self.id);
-        self.say_streams_ended(end.reason);
-        self.books.close();
-        self.say_end(end, since.elapsed());
-        self.stage.visitor_left(&self.id);
-        drop(life.alive);
-        crate::runtime::tidy_memory_soon();
-    }
-
-    /// What was said to the visitor has reached it, or the time for that is over.
-    async fn wait_told(&self, limit: Duration) {
-        let told = async {
-            while self
-                .transport
-                .unsent(&self.id)
-                .await
-                .is_some_and(|unsent| unsent > 0)
-            {
-                tokio::time::sleep(TOLD_YET).await;
-            }
-        };
-        // Whoever does not take it in time goes without.
-        let _ = tokio::time::timeout(limit, told).await;
-    }
-
-    /// Says once more that it is over, until the visitor goes or the time for that is over.
-    async fn linger(&self, end: &End) {
-        let limit = match end.reason {
-            EndReason::SourceEnded => lock(&self.agreement.dialect).lingers(),
-            _ => Duration::ZERO,
-        };
-        let begin = Instant::now();
-        while begin.elapsed() < limit && self.hurry.get().is_none() {
-            tokio::time::sleep(SAY_AGAIN).await;
-            if self.transport.unsent(&self.id).await.is_none() {
-                return;
-            }
-            self.tell_over(end);
-        }
-    }
-
-    fn tell_over(&self, end: &End) {
-        self.tell(News::Over {
-            reason: end.reason,
-            detail: end.detail.as_deref(),
-        });
-    }
-
-    /// Something of it does not stop.
-    pub fn was_left_behind(&self) {
-        let mut apart = lock(&self.apart);
-        if *apart == Apart::NotYet {
-            *apart = Apart::LeftBehind;
-            self.metrics.left_behind(1);
-            gst::warning!(
-                super::CAT,
-                "{}: something of it does not stop and is left behind",
-                self.id
-            );
-        }
-    }
-
-    /// Everything of it is freed, be it late.
-    pub fn was_taken_apart(&self) {
-        if std::mem::replace(&mut *lock(&self.apart), Apart::Done) == Apart::LeftBehind {
-            self.metrics.left_behind(-1);
-        }
+        self.come_to_its_end(remains).await;
     }
 
     /// What elements of the private pipeline say.

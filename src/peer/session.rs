@@ -60,6 +60,8 @@ pub enum Refusal {
     NoSuchConnection(String),
     #[error("offers of this connection come too fast; wait a second")]
     TooOften,
+    #[error("what is said of this connection comes too fast; wait a second")]
+    TooFast,
     #[error("this is about another ICE session than the connection has now")]
     OtherIceSession,
     #[error(
@@ -88,6 +90,7 @@ impl Refusal {
             Self::Neighbour(_) => "webrtcbin",
             Self::NoSuchConnection(_) => "no-such-connection",
             Self::TooOften => "too-many-offers",
+            Self::TooFast => "too-many-requests",
             Self::OtherIceSession => "other-ice-session",
             Self::Unserved(_) => "no-codec",
             Self::NoOffers => "no-offers",
@@ -353,11 +356,20 @@ impl Session {
     }
 
     /// Takes a candidate that came by itself, of a connection that stands or of one whose offer is on its way.
-    pub async fn candidate(&self, id: &str, candidate: &str) -> Result<(), Refusal> {
+    pub async fn candidate(
+        &self,
+        id: &str,
+        candidate: &str,
+        remote: std::net::SocketAddr,
+    ) -> Result<(), Refusal> {
         let Some(candidate) = check_candidate(candidate)? else {
             return Ok(());
         };
-        match self.registry.candidate(id, &candidate, Instant::now()) {
+        let now = Instant::now();
+        match self.registry.candidate(id, &candidate, remote.ip(), now) {
+            Candidate::For(connection) if !connection.may_be_told(now) => {
+                return Err(Refusal::TooFast);
+            }
             Candidate::For(connection) => self.add_candidate(connection.id(), candidate).await,
             Candidate::Kept => {}
             Candidate::NoRoom => {
@@ -479,10 +491,14 @@ impl Session {
     /// restart ICE; the answer is given back then.
     pub async fn ice(
         &self,
-        id: &ConnectionId,
+        connection: &Connection,
         if_match: IfMatch,
         fragment: Fragment,
     ) -> Result<Option<String>, Refusal> {
+        if !connection.may_be_told(Instant::now()) {
+            return Err(Refusal::TooFast);
+        }
+        let id = connection.id();
         let (reply, done) = oneshot::channel();
         let command = Command::Ice {
             id: id.clone(),

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gstrtcinference::logic::registry::{
-    Candidate, EARLY_CANDIDATES, EARLY_FOR, MAX_LEAVING, Place, Refused, Registry,
+    Candidate, EARLY_CANDIDATES, EARLY_FOR, EARLY_OF_ADDRESS, EARLY_OF_ID, MAX_LEAVING, Place,
+    Refused, Registry,
 };
 use proptest::prelude::*;
 
@@ -22,7 +23,7 @@ enum Step {
     Connect(usize),
     Leave(usize),
     Drop(usize),
-    Candidates(u8, usize),
+    Candidates(u8, u8, usize),
     Take(u8),
     Wait(u16),
 }
@@ -34,8 +35,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..8usize).prop_map(Step::Connect),
         2 => (0..8usize).prop_map(Step::Leave),
         3 => (0..8usize).prop_map(Step::Drop),
-        4 => (0..4u8, 0..20usize).prop_map(|(id, count)| Step::Candidates(id, count)),
-        1 => (0..4u8).prop_map(Step::Take),
+        4 => (0..16u8, 0..6u8, 0..40usize).prop_map(|(id, from, count)| Step::Candidates(id, from, count)),
+        1 => (0..16u8).prop_map(Step::Take),
         1 => (0..4000u16).prop_map(Step::Wait),
     ]
 }
@@ -55,12 +56,12 @@ proptest! {
     fn registry_equals_live_peers_equals_limit_accounting(steps in prop::collection::vec(step(), 0..200)) {
         let registry = Registry::<u32>::new(LIMIT, MAX_PENDING);
         let mut held: Vec<Held> = Vec::new();
-        let mut early: Vec<(String, Instant)> = Vec::new();
+        let mut early: Vec<(String, IpAddr, Instant)> = Vec::new();
         let mut now = Instant::now();
         let mut handles = 0;
         let name = |id: u8| format!("visitor {id}");
         for step in steps {
-            early.retain(|(_, came)| now - *came < EARLY_FOR);
+            early.retain(|(_, _, came)| now - *came < EARLY_FOR);
             let at = |i: usize| (!held.is_empty()).then(|| i % held.len());
             match step {
                 Step::Reserve(id, from) => {
@@ -103,22 +104,25 @@ proptest! {
                 Step::Drop(i) => if let Some(i) = at(i) {
                     held.swap_remove(i);
                 },
-                Step::Candidates(id, count) => for _ in 0..count {
+                Step::Candidates(id, from, count) => for _ in 0..count {
+                    let from = IpAddr::from([192, 0, 2, from]);
                     let stands = held.iter().any(|h| !h.leaving && h.handle.is_some() && h.external_id == Some(name(id)));
-                    let room = early.len() < EARLY_CANDIDATES;
-                    match registry.candidate(&name(id), "one", now) {
+                    let of_id = early.iter().filter(|(owner, ..)| *owner == name(id)).count();
+                    let of_address = early.iter().filter(|(_, remote, _)| *remote == from).count();
+                    let room = early.len() < EARLY_CANDIDATES && of_id < EARLY_OF_ID && of_address < EARLY_OF_ADDRESS;
+                    match registry.candidate(&name(id), "one", from, now) {
                         Candidate::For(_) => prop_assert!(stands),
                         Candidate::Kept => {
                             prop_assert!(!stands && room);
-                            early.push((name(id), now));
+                            early.push((name(id), from, now));
                         }
                         Candidate::NoRoom => prop_assert!(!stands && !room),
                     }
                 },
                 Step::Take(id) => {
-                    let its = early.iter().filter(|(owner, _)| *owner == name(id)).count();
+                    let its = early.iter().filter(|(owner, ..)| *owner == name(id)).count();
                     prop_assert_eq!(registry.take_candidates(&name(id), now).len(), its);
-                    early.retain(|(owner, _)| *owner != name(id));
+                    early.retain(|(owner, ..)| *owner != name(id));
                 }
                 Step::Wait(ms) => now += Duration::from_millis(ms.into()),
             }

@@ -5,12 +5,13 @@
 
 Sends a scene from a ManualSource, or a file, or names a server to pull from, and tells as JSON lines, each with the monotonic time `at`: `started`, `frame` (its pts, size
 and whether predictions were paired with it), `data` (what on_data got), `predictions` (what on_data("predictions") got),
-`error`, `failed`, `over`. Sends N frames, then closes, unless it was closed before.
+`error`, `failed`, `over`. Sends N frames, then closes, unless it was closed before, or told to by a line `close` of standard input.
 """
 
 import argparse
 import json
 import logging
+import sys
 import threading
 import time
 
@@ -114,6 +115,11 @@ def main(args):
     def on_error(errors, metadata):
         tell("error", errors=errors)
 
+    def obey():
+        if sys.stdin.readline().strip() == "close":
+            session.close()
+
+    threading.Thread(target=obey, daemon=True).start()
     tell("starting")
     try:
         session._ensure_started()

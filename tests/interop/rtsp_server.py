@@ -24,7 +24,7 @@ factory.set_launch(f"filesrc location={path} ! qtdemux ! h264parse ! rtph264pay 
 auth = GstRtspServer.RTSPAuth.new()
 token = GstRtspServer.RTSPToken.new()
 token.set_string("media.factory.role", "viewer")
-auth.add_basic(GstRtspServer.RTSPAuth.make_basic("me", "secret"), token)
+auth.add_basic(GstRtspServer.RTSPAuth.make_basic("me@home", "secret/1:2"), token)
 permissions = GstRtspServer.RTSPPermissions.new()
 permissions.add_permission_for_role("viewer", "media.factory.access", True)
 permissions.add_permission_for_role("viewer", "media.factory.construct", True)

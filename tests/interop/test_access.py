@@ -1,11 +1,15 @@
 """Who is let in and who is kept out, seen by a browser, by scripts, and by those who only want to do harm."""
 
+import contextlib
 import datetime
+import http.client
 import http.server
 import ipaddress
+import json
 import socket
 import ssl
 import threading
+import time
 import urllib.request
 
 import pytest
@@ -15,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from conftest import CHAIN, PATIENCE
 from test_chromium import chromium, page, start, until  # noqa: F401
-from test_refusals import ask
+from test_refusals import ask, sdp  # noqa: F401: the last is a fixture
 
 TOKEN = "s3cret-s3cret"
 GUARDED = f'auth-token={TOKEN} video-chain="{CHAIN}"'
@@ -250,7 +254,21 @@ def test_clients_that_stall_are_sent_away_and_disturb_nobody(serve, visit, paper
         "handshake": [stall("\x16\x03\x01\x01\x00\x01", secure=False) for _ in each],
         "headers": [stall(headers) for _ in each],
         "body": [stall(f'{headers}\r\n{{"sdp":') for _ in each],
+        "chunk": [stall(f"POST /offer HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n{'F' * 16}\r\n{{") for _ in each],
+        "slow headers": [stall(f"POST /offer HTTP/1.1\r\n{host}X: ") for _ in each],
+        "slow body": [stall(f"{headers}\r\n") for _ in each],
     }
+    over = threading.Event()
+
+    def drip():
+        # Something comes all the time, and never enough.
+        while not over.wait(0.5):
+            for client in stalled["slow headers"] + stalled["slow body"]:
+                with contextlib.suppress(OSError):
+                    client.sendall(b"x")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
     # Others come, see and are seen while all of those wait.
     seen = len(bystander.all("result"))
     bystander.event("result", count=seen + 10)
@@ -260,13 +278,85 @@ def test_clients_that_stall_are_sent_away_and_disturb_nobody(serve, visit, paper
     def rest(client):
         with client:
             said = b""
-            while piece := client.recv(4096):
-                said += piece
+            with contextlib.suppress(OSError):  # What it still drips is not taken any more.
+                while piece := client.recv(4096):
+                    said += piece
             return said
 
     said = {kind: {rest(client) for client in clients} for kind, clients in stalled.items()}
-    assert said["silent"] == said["handshake"] == said["headers"] == {b""}
-    assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in said["body"])
+    over.set()
+    dripping.join()
+    assert said["silent"] == said["handshake"] == said["headers"] == said["slow headers"] == {b""}
+    for kind in "body", "chunk", "slow body":
+        assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in said[kind]), kind
     assert not server.all("rtc-connection-ended")
     seen = len(newcomer.all("result"))
     newcomer.event("result", count=seen + 10)
+
+
+# A client elsewhere, as far as the listener knows.
+ELSEWHERE = "127.0.0.2"
+
+
+def from_elsewhere(server, said=b""):
+    peer = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE, source_address=(ELSEWHERE, 0))
+    peer.sendall(said)
+    return peer
+
+
+def posted_from_elsewhere(server, path, body):
+    """The status of what one gets who comes from there."""
+    body = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    with from_elsewhere(server, head.encode() + body) as peer:
+        response = http.client.HTTPResponse(peer)
+        response.begin()
+        return response.status, json.loads(response.read())
+
+
+def test_one_address_cannot_hold_every_place_of_the_listener(serve, visit):
+    server = serve("video-chain=fakesink")
+    stalled = [from_elsewhere(server) for _ in range(300)]
+    begun = time.monotonic()
+    assert ask(f"{server.url}/healthz")[0] == 200
+    visit(server).event("answer")
+    assert time.monotonic() - begun < REQUEST_TIME / 2, "others waited for those who stall"
+    away = stalled[192:]
+    for peer in away:
+        said = b""
+        while piece := peer.recv(4096):
+            said += piece
+        head, _, body = said.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ") and json.loads(body)["error"] == "too-many-clients"
+    figures = ask(f"{server.url}/metrics")[1].decode()
+    assert f'rtcinference_connections_rejected_total{{door="listener",error="too-many-clients"}} {len(away)}\n' in figures
+    for peer in stalled:
+        peer.close()
+    # Its places are free again as soon as it is gone.
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with from_elsewhere(server, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n") as peer:
+            if peer.recv(4096).startswith(b"HTTP/1.1 200 "):
+                break
+        assert time.monotonic() < deadline
+
+
+def test_one_address_cannot_hold_every_place_with_offers(serve, visit, sdp):  # noqa: F811
+    server = serve("setup-timeout=0 video-chain=fakesink")
+    said = [posted_from_elsewhere(server, "/offer", {"sdp": sdp, "type": "offer"}) for _ in range(20)]
+    assert {status for status, _ in said} == {200, 429}
+    assert said[-1][1]["error"] == "too-many-pending" and "max-pending" in said[-1][1]["message"]
+    visit(server).event("open")
+
+
+def test_one_address_cannot_hold_every_place_of_candidates(serve, visit):
+    server = serve("video-chain=identity")
+    candidate = {"candidate": "candidate:1 1 udp 2130706431 10.99.0.1 9 typ host"}
+    said = [
+        posted_from_elsewhere(server, "/webrtc/offer", {"type": "ice-candidate", "webrtc_id": f"nobody {n}", "candidate": candidate})
+        for n in range(300)
+    ]
+    assert said[0] == (200, {"status": "success"})
+    assert said[-1][1]["status"] == "failed" and "too many candidates" in said[-1][1]["meta"]["error"]
+    client = visit(server, "--id", "abc", route="", script="client_fastrtc.py")
+    assert client.event("posted")["body"] == {"status": "success"}

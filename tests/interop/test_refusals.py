@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiortc import RTCPeerConnection
@@ -47,7 +48,9 @@ async def make_offer(media):
 @pytest.fixture(scope="module")
 def sdp():
     """A good offer with audio, video and a data channel."""
-    return asyncio.run(make_offer(["audio", "video"]))
+    # This thread may have a loop that runs, a browser's.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, make_offer(["audio", "video"])).result()
 
 
 def sections(sdp):
@@ -85,51 +88,6 @@ def data_only(sdp):
 
 def offer(text):
     return json.dumps({"sdp": text, "type": "offer"}).encode()
-
-
-BAD_BODIES = {
-    "no JSON": lambda sdp: b"hello",
-    "nothing": lambda sdp: b"",
-    "JSON that is no object": lambda sdp: b"[1, 2]",
-    "bytes that are no text": lambda sdp: b"\xff\xfe\x00",
-    "no sdp": lambda sdp: b'{"type": "offer"}',
-    "sdp that is no text": lambda sdp: b'{"sdp": 7, "type": "offer"}',
-    "type that is none": lambda sdp: json.dumps({"sdp": sdp, "type": "wish"}).encode(),
-    "an answer": lambda sdp: json.dumps({"sdp": sdp, "type": "answer"}).encode(),
-    "no SDP": lambda sdp: offer("hello"),
-    "empty SDP": lambda sdp: offer(""),
-    "cut SDP": lambda sdp: offer(sdp[: len(sdp) // 3]),
-    "64 KiB of SDP": lambda sdp: offer(sdp + "a=filler:" + "x" * 65536 + "\r\n"),
-    "17 m-lines": lambda sdp: offer(many_lines(sdp)),
-    "201 candidates": lambda sdp: offer(many_candidates(sdp)),
-    "two session-level ufrags": lambda sdp: offer(session_ufrag_twice(sdp)),
-    "no audio or video m-line": lambda sdp: offer(data_only(sdp)),
-    "2 MiB": lambda sdp: b'{"type": "offer", "sdp": "' + b"x" * (2 << 20) + b'"}',
-}
-
-
-def test_bad_input_gets_a_clear_answer_and_harms_nobody(serve, visit, sdp):
-    server = serve()
-    bystander = visit(server)
-    bystander.event("result")
-    wrong = {}
-    for name, make in BAD_BODIES.items():
-        for route in ("/offer", "/api/offer"):
-            try:
-                status, body = post(server.url + route, make(sdp))
-            except OSError as error:
-                wrong[f"{name} to {route}"] = repr(error)
-                continue
-            clear = isinstance(body, dict) and body.get("error") and body.get("message")
-            if not (400 <= status < 500 and clear):
-                wrong[f"{name} to {route}"] = (status, body)
-    assert not wrong
-    assert server.process.poll() is None
-    # Whoever was there still gets results, and a new visitor is welcome: nothing was lost.
-    seen = len(bystander.all("result"))
-    bystander.event("result", count=seen + 10)
-    visit(server).event("result")
-    assert len(server.all("rtc-connection-created")) == 2
 
 
 def test_second_offer_with_its_lines_reordered_harms_nobody(serve, visit, sdp):

@@ -211,32 +211,6 @@ def test_slow_handler_does_not_lose_the_end(serve, visit, clip):
     assert server.message("rtc-connection-ended", door="roboflow")["reason"] == "source-ended"
 
 
-HOSTILE_PIECES = {
-    "a bomb of pieces": ("piece 0 4294967295 49152", "at most"),
-    "ten gigabytes": ("piece 0 204800 49152", "at most"),
-    "no total": ("piece 0 0 10", "piece 0 of 0"),
-    "ahead of its turn": ("piece 7 9 10", "piece 7 came where 0 was to come"),
-    "cut": ("bytes 00000000", "4 bytes"),
-    "no video": ("piece 0 1 1000", ""),
-}
-
-
-@pytest.mark.parametrize("pieces, named", HOSTILE_PIECES.values(), ids=HOSTILE_PIECES.keys())
-def test_hostile_upload_ends_its_own_session(serve, visit, pieces, named):
-    server = serve(f'video-chain="{CHAIN}"')
-    other = use(visit, server, "--data", "*", "--frames", "300")
-    other.event("predictions")
-    client = visit(server, route="", script="client_upload.py")
-    client.event("open")
-    client.ask(pieces)
-    told = client.wait(lambda e: e["event"] == "message" and e["message"]["errors"], "an error")[0]["message"]
-    assert told["processing_complete"] and named in told["errors"][0]
-    ended = server.message("rtc-connection-ended", reason="handler-error")
-    assert named in ended["detail"]
-    since = len(other.all("predictions"))
-    other.event("predictions", count=since + 5)
-
-
 def test_ping_on_the_upload_channel_is_answered(serve, visit):
     client = visit(serve(f'video-chain="{CHAIN}"'), route="", script="client_upload.py")
     client.event("open")
@@ -296,7 +270,7 @@ def test_rtsp_camera_is_pulled_from_and_its_password_is_kept(serve, visit, clip,
     camera = Client(str(clip), log, script="rtsp_server.py", python="/usr/bin/python3")
     port = camera.event("listening")["port"]
     server = serve(f'video-chain="{ANNOTATE}" allow-pull=127.0.0.1')
-    url = f"rtsp://me:secret@127.0.0.1:{port}/live"
+    url = f"rtsp://me%40home:secret%2F1%3A2@127.0.0.1:{port}/live"
     client = use(visit, server, "--rtsp", url, "--stream", "image", "--data", "predictions")
     client.event("frame", count=5)
     client.event("predictions", count=5)
@@ -317,10 +291,7 @@ def test_rtsp_camera_is_pulled_from_and_its_password_is_kept(serve, visit, clip,
         ("", "http://127.0.0.1:{}/live", "pulls nothing"),
         ("192.0.2.1", "http://127.0.0.1:{}/live", "127.0.0.1"),
         ("*", "http://127.0.0.1:{}/live", "private address"),
-        ("*", "http://localhost:{}/live", "private address"),
-        ("*", "http://[::ffff:127.0.0.1]:{}/live", "private address"),
-        ("*", "http://169.254.169.254/latest/meta-data/", "private address"),
-        ("*", "http://2130706433:{}/live", "private address"),
+        ("*,127.0.0.1", "https://localhost:{}/live", "listed itself"),
     ],
 )
 def test_nothing_else_is_pulled_from(serve, visit, camera, allowed, url, named):

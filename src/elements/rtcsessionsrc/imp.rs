@@ -477,7 +477,7 @@ impl ObjectImpl for RtcSessionSrc {
                     .build(),
                 glib::ParamSpecUInt::builder("max-pending")
                     .nick("Maximum pending")
-                    .blurb("Connections of one remote address that may be on their way at a time, offered and not yet connected; more are refused with HTTP status 429. Behind a proxy all visitors have its address. 0 sets no bound")
+                    .blurb("Connections of one remote address, or IPv6 network of 64 bits, that may be on their way at a time, offered and not yet connected; more are refused with HTTP status 429. Behind a proxy all visitors have its address. 0 sets no bound")
                     .default_value(default.max_pending)
                     .build(),
                 glib::ParamSpecUInt::builder("udp-port")
@@ -590,7 +590,7 @@ impl ObjectImpl for RtcSessionSrc {
                 text(
                     "allow-pull",
                     "Allow pull",
-                    "Hosts, separated by commas, that clients of the Roboflow door may have video pulled from (rtsp_url, mjpeg_url); * allows every host with a public address, a private one is opened only where it or its name is listed. Empty turns pulling off",
+                    "Hosts, separated by commas, that clients of the Roboflow door may have video pulled from (rtsp_url, mjpeg_url); * allows every host with a public address, but a private one only where it or its name is listed, and a name in an https or rtsps URL only where that is. Empty turns pulling off",
                     Some(&default.allow_pull),
                 ),
                 glib::ParamSpecUInt64::builder("max-upload")

@@ -121,7 +121,7 @@ impl Default for Settings {
             tls_certificate: None,
             tls_private_key: None,
             max_connections: 16,
-            max_pending: 16,
+            max_pending: 8,
             udp_port: 0,
             ice_addresses: String::new(),
             stun_server: None,

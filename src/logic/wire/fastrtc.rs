@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::dialect::{Dialect, Heard, News, Payload, Pieces};
+use super::object;
 use crate::logic::connection::EndReason;
 
 /// Longest id that a client may give itself.
@@ -64,7 +65,7 @@ struct Body {
 
 impl Request {
     pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
-        let body: Body = serde_json::from_slice(body).map_err(|error| RequestError::Shape {
+        let body: Body = object::from_slice(body).map_err(|error| RequestError::Shape {
             at: vec!["body"],
             kind: "json_invalid",
             problem: error.to_string(),
@@ -131,7 +132,7 @@ impl Inputs {
             #[serde(flatten)]
             fields: serde_json::Map<String, Value>,
         }
-        let body: Body = serde_json::from_slice(body).map_err(|error| RequestError::Shape {
+        let body: Body = object::from_slice(body).map_err(|error| RequestError::Shape {
             at: vec!["body"],
             kind: "json_invalid",
             problem: error.to_string(),

@@ -2,6 +2,7 @@
 
 pub mod dialect;
 pub mod fastrtc;
+pub mod object;
 pub mod offer;
 pub mod pull;
 pub mod record;

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::object;
+
 /// What a client posts. Fields we do not know are the client's own data and are kept.
 #[derive(Debug, Clone, Deserialize)]
 pub struct OfferRequest {
@@ -51,7 +53,7 @@ pub struct CandidateLine {
 impl CandidatesRequest {
     pub fn parse(body: &[u8]) -> Result<Self, OfferError> {
         let bad = |problem: String| OfferError::Candidates(problem);
-        let request: Self = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
+        let request: Self = object::from_slice(body).map_err(|error| bad(error.to_string()))?;
         match request.candidates.len() {
             0..=MAX_CANDIDATES => Ok(request),
             count => Err(bad(format!(

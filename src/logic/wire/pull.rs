@@ -1,11 +1,13 @@
 //! URLs that a visitor asks us to pull video from: understood, and allowed or refused before anything is opened.
 //!
 //! Whoever may make a server open connections may look into its network: only hosts that are listed are asked, a name is
-//! resolved once, and a private address is opened only where it or its name is listed itself.
+//! resolved once, and a private address is opened only where it or its name is listed itself. A certificate vouches for
+//! a name, which is resolved again then: such a name is opened only where it is listed itself, whatever its address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::http::Uri;
+use percent_encoding::percent_decode_str;
 
 /// Longest URL.
 const MAX_URL: usize = 2048;
@@ -34,6 +36,11 @@ pub enum PullError {
         "{host:?} has the private address {address}, and neither is in the property allow-pull"
     )]
     Private { host: String, address: IpAddr },
+    /// What it means may have changed until it is opened, to an address that nobody has checked.
+    #[error(
+        "{0:?} is not listed itself in the property allow-pull, and a certificate's name is opened only then"
+    )]
+    Unpinned(String),
     #[error("{0:?} has no address")]
     NoAddress(String),
 }
@@ -76,10 +83,14 @@ impl Pull {
         let authority = uri.authority().ok_or_else(bad)?;
         let host = authority.host();
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let user = authority.as_str().rsplit_once('@').map(|(user, _)| {
-            let (name, password) = user.split_once(':').unwrap_or((user, ""));
-            (name.to_owned(), password.to_owned())
-        });
+        let user = match authority.as_str().rsplit_once('@') {
+            Some((user, _)) => {
+                let (name, password) = user.split_once(':').unwrap_or((user, ""));
+                let decoded = decoded(name).zip(decoded(password));
+                Some(decoded.ok_or_else(bad)?)
+            }
+            None => None,
+        };
         if host.is_empty() || text.chars().any(char::is_control) {
             return Err(bad());
         }
@@ -92,15 +103,26 @@ impl Pull {
         })
     }
 
+    /// Whether it is opened by name, for the sake of the certificate.
+    fn needs_name(&self) -> bool {
+        matches!(self.scheme.as_str(), "https" | "rtsps") && self.host.parse::<IpAddr>().is_err()
+    }
+
     /// The URL to open. The address takes the name's place, but where a certificate vouches for the name.
     pub fn uri(&self, address: IpAddr) -> String {
-        let host = match (self.scheme.as_str(), address) {
-            ("https" | "rtsps", _) if self.host.parse::<IpAddr>().is_err() => self.host.clone(),
-            (_, IpAddr::V6(address)) => format!("[{address}]"),
-            (_, IpAddr::V4(address)) => address.to_string(),
+        let host = match address {
+            _ if self.needs_name() => self.host.clone(),
+            IpAddr::V6(address) => format!("[{address}]"),
+            IpAddr::V4(address) => address.to_string(),
         };
         format!("{}://{host}:{}{}", self.scheme, self.port, self.path)
     }
+}
+
+/// A part of a URL as it is meant; nothing where that is no text, or one that could end a line of a request.
+fn decoded(part: &str) -> Option<String> {
+    let text = percent_decode_str(part).decode_utf8().ok()?;
+    (!text.chars().any(char::is_control)).then(|| text.into_owned())
 }
 
 /// Hosts that may be pulled from.
@@ -125,12 +147,15 @@ impl Allowed {
         self.hosts.iter().any(|listed| listed == host)
     }
 
-    /// Whether that name may be looked up at all.
-    pub fn name(&self, host: &str) -> Result<(), PullError> {
+    /// Whether its host may be looked up at all.
+    pub fn host(&self, pull: &Pull) -> Result<(), PullError> {
+        let host = || pull.host.chars().take(64).collect();
         match self.hosts.is_empty() {
             true => Err(PullError::Off),
-            false if self.lists(host) || self.lists("*") => Ok(()),
-            false => Err(PullError::Host(host.chars().take(64).collect())),
+            false if self.lists(&pull.host) => Ok(()),
+            false if !self.lists("*") => Err(PullError::Host(host())),
+            false if pull.needs_name() => Err(PullError::Unpinned(host())),
+            false => Ok(()),
         }
     }
 
@@ -228,13 +253,63 @@ mod tests {
     }
 
     #[test]
+    fn a_name_and_a_password_are_decoded() {
+        let user =
+            |user: &str| Pull::parse(&format!("rtsp://{user}@a/"), Kind::Rtsp).map(|p| p.user);
+        for (text, name, password) in [
+            ("me%40home:p%3Ass%2Fw%20rd", "me@home", "p:ss/w rd"),
+            ("me:100%25", "me", "100%"),
+            ("m%C3%BCller:", "müller", ""),
+            ("me", "me", ""),
+            ("me:a:b", "me", "a:b"),
+        ] {
+            let right = Some((name.to_owned(), password.to_owned()));
+            assert_eq!(user(text), Ok(right), "{text}");
+        }
+        for wrong in ["me:%ff", "%fe:x", "me:a%0d%0aX: y", "%00:x"] {
+            assert!(user(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    fn allowed(list: &str) -> Allowed {
+        Allowed::new(list.split(',').filter(|h| !h.is_empty()))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn opens(list: &str, kind: Kind, url: &str, address: &str) -> Result<IpAddr, PullError> {
+        let (allowed, pull) = (allowed(list), Pull::parse(url, kind)?);
+        allowed.host(&pull)?;
+        allowed.address(&pull.host, std::iter::once(ip(address)))
+    }
+
+    #[test]
+    fn a_name_that_is_resolved_again_is_opened_only_where_it_is_listed_itself() {
+        for (kind, scheme) in [(Kind::Mjpeg, "https"), (Kind::Rtsp, "rtsps")] {
+            let url = format!("{scheme}://cam.example/");
+            for list in ["*", "*,other.example", "*,8.8.8.8"] {
+                let refused = opens(list, kind, &url, "8.8.8.8");
+                assert!(matches!(refused, Err(PullError::Unpinned(_))), "{list}");
+            }
+            // Whoever lists a name trusts it with every address.
+            for address in ["8.8.8.8", "127.0.0.1"] {
+                assert_eq!(opens("*,cam.example", kind, &url, address), Ok(ip(address)));
+            }
+            let by_address = format!("{scheme}://8.8.8.8/");
+            assert_eq!(opens("*", kind, &by_address, "8.8.8.8"), Ok(ip("8.8.8.8")));
+        }
+        assert_eq!(
+            opens("*", Kind::Rtsp, "rtsp://cam.example/", "8.8.8.8"),
+            Ok(ip("8.8.8.8"))
+        );
+    }
+
+    #[test]
     fn only_what_is_listed_is_opened_and_nothing_private_by_another_name() {
-        let allowed = |list: &str| Allowed::new(list.split(',').filter(|h| !h.is_empty()));
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let opens = |list: &str, host: &str, address: &str| {
-            let allowed = allowed(list);
-            allowed.name(host)?;
-            allowed.address(host, std::iter::once(ip(address)))
+            opens(list, Kind::Mjpeg, &format!("http://{host}/"), address)
         };
         assert_eq!(opens("", "cam.lan", "8.8.8.8"), Err(PullError::Off));
         assert!(matches!(

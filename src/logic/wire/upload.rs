@@ -39,8 +39,6 @@ pub enum UploadError {
     Total { before: u32, now: u32 },
     #[error("a file of {bytes} bytes or more; at most {limit} are taken")]
     TooLong { bytes: u64, limit: u64 },
-    #[error("the file was whole already")]
-    Over,
 }
 
 impl Upload {
@@ -71,7 +69,6 @@ impl Upload {
             Some(before) if before != total => {
                 return Err(UploadError::Total { before, now: total });
             }
-            Some(_) if self.next == total => return Err(UploadError::Over),
             Some(_) => {}
             // All but the last piece are as long as the first.
             None => self.bound(u64::from(total - 1).saturating_mul(bytes.len() as u64))?,
@@ -122,7 +119,8 @@ mod tests {
         assert_eq!(upload.take(&piece(0, 2, b"ab")), whole(b"ab", false));
         assert_eq!(upload.take(&piece(0, 2, b"ab")), Ok(Piece::Repeated));
         assert_eq!(upload.take(&piece(1, 2, b"c")), whole(b"c", true));
-        assert_eq!(upload.take(&piece(1, 2, b"c")), Err(UploadError::Over));
+        assert_eq!(upload.take(&piece(1, 2, b"c")), Ok(Piece::Repeated));
+        assert_eq!(upload.take(&piece(0, 2, b"ab")), Ok(Piece::Repeated));
     }
 
     #[test]
