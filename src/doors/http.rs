@@ -292,11 +292,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(
-        remote: SocketAddr,
-        local: Option<SocketAddr>,
-        stopped: watch::Receiver<()>,
-    ) -> Self {
+    fn new(remote: SocketAddr, local: Option<SocketAddr>, stopped: watch::Receiver<()>) -> Self {
         let same = local.is_some_and(|local| local.ip() == remote.ip());
         Self {
             on_this_machine: same || is_local(remote.ip()),

@@ -10,6 +10,7 @@ pub mod frame_facts;
 pub mod frame_gate;
 pub mod frame_rate;
 pub mod handoff;
+pub mod ice_servers;
 pub mod media;
 pub mod metrics;
 pub mod origins;

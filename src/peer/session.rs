@@ -32,6 +32,8 @@ const ASKING: usize = 16;
 pub struct SessionConfig {
     pub call: CallConfig,
     pub addresses: Addresses,
+    /// What clients are told of unless the application says otherwise, as RTCConfiguration.iceServers.
+    pub ice_servers: String,
     pub max_connections: u32,
     /// Of one address, that are not made yet; 0 is any number.
     pub max_pending: u32,
@@ -285,8 +287,13 @@ impl Session {
         Ok(())
     }
 
-    /// What ICE servers a client of that address is given, as JSON; `None` for none.
-    pub async fn ice_servers(&self, remote: std::net::SocketAddr) -> Option<String> {
+    /// What ICE servers a client of that address is given, as JSON: what the application says, else ours.
+    pub async fn ice_servers(&self, remote: std::net::SocketAddr) -> String {
+        let said = self.application_ice_servers(remote).await;
+        said.unwrap_or_else(|| self.config.ice_servers.clone())
+    }
+
+    async fn application_ice_servers(&self, remote: std::net::SocketAddr) -> Option<String> {
         let stage = self.stage.clone();
         let visitor = gst::Structure::builder("rtc-visitor")
             .field("remote-address", remote.to_string())

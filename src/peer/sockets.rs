@@ -3,7 +3,7 @@
 //! One for each address rather than a wildcard: a datagram's destination is then known, and so is the source an
 //! answer leaves from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -34,16 +34,39 @@ pub struct Addresses {
     pub port: u16,
     /// Empty: every local address.
     pub only: Vec<IpAddr>,
-    pub stun_server: Option<SocketAddr>,
+    pub stun_servers: Vec<SocketAddr>,
 }
 
 struct Bound {
     socket: Arc<UdpSocket>,
     address: SocketAddr,
-    /// How the STUN server sees this socket.
+    /// One for each STUN server that this socket reaches.
+    questions: Vec<Question>,
+}
+
+/// What a STUN server is asked of one socket.
+struct Question {
+    server: SocketAddr,
+    /// How the server sees the socket.
     reflexive: Option<SocketAddr>,
     /// The request under way, and when it went out.
     asked: Option<(TransactionId, Instant)>,
+}
+
+impl Question {
+    /// To each server that such a socket reaches.
+    fn to_all(servers: &[SocketAddr], from: IpAddr) -> Vec<Self> {
+        let reaches = |server: &&SocketAddr| {
+            from.is_ipv4() == server.is_ipv4() && (!from.is_loopback() || server.ip().is_loopback())
+        };
+        let servers = servers.iter().filter(reaches);
+        let question = |server: &SocketAddr| Self {
+            server: *server,
+            reflexive: None,
+            asked: None,
+        };
+        servers.map(question).collect()
+    }
 }
 
 impl Bound {
@@ -104,8 +127,7 @@ impl Sockets {
                     self.bound.push(Bound {
                         socket: Arc::new(socket),
                         address,
-                        reflexive: None,
-                        asked: None,
+                        questions: Question::to_all(&self.addresses.stun_servers, ip),
                     });
                 }
                 Err(error) => failed = Some((ip, error)),
@@ -143,45 +165,49 @@ impl Sockets {
             .bound
             .iter()
             .filter_map(|b| Candidate::host(b.address, "udp").ok());
-        let reflexive = self.bound.iter().filter_map(|b| {
-            let seen = b.reflexive.filter(|seen| *seen != b.address)?;
-            Candidate::server_reflexive(seen, b.address, "udp").ok()
+        let mut known = HashSet::new();
+        let reflexive = self.bound.iter().flat_map(|bound| {
+            let seen = bound.questions.iter().filter_map(|q| q.reflexive);
+            seen.map(|seen| (seen, bound.address))
         });
+        // Behind most networks all servers see the same.
+        let reflexive = reflexive.filter(|pair| pair.0 != pair.1 && known.insert(*pair));
+        let reflexive = reflexive
+            .filter_map(|(seen, base)| Candidate::server_reflexive(seen, base, "udp").ok());
         host.chain(reflexive).collect()
     }
 
-    /// Asks the STUN server how it sees us, where that is due. Says when it is due again.
-    pub fn ask_stun_server(&mut self, now: Instant) -> Option<Instant> {
-        let server = self.addresses.stun_server?;
+    /// Asks the STUN servers how they see us, where that is due. Says when it is due again.
+    pub fn ask_stun_servers(&mut self, now: Instant) -> Option<Instant> {
         for bound in &mut self.bound {
-            let again = match bound.reflexive {
-                Some(_) => STUN_REFRESH,
-                None => STUN_RETRY,
-            };
-            let due = bound.asked.is_none_or(|(_, at)| now >= at + again);
-            let ip = bound.address.ip();
-            let reaches = ip.is_ipv4() == server.is_ipv4()
-                && (!ip.is_loopback() || server.ip().is_loopback());
-            if !due || !reaches {
-                continue;
+            let mut due = Vec::new();
+            for question in &mut bound.questions {
+                let again = match question.reflexive {
+                    Some(_) => STUN_REFRESH,
+                    None => STUN_RETRY,
+                };
+                if question.asked.is_none_or(|(_, at)| now >= at + again) {
+                    let request = Message::builder_request(BINDING, MessageWriteVec::new());
+                    question.asked = Some((request.transaction_id(), now));
+                    due.push((question.server, request.finish()));
+                }
             }
-            let request = Message::builder_request(BINDING, MessageWriteVec::new());
-            let id = request.transaction_id();
-            // A request that is lost is repeated.
-            let _ = bound.send(server, &request.finish());
-            bound.asked = Some((id, now));
+            for (server, request) in due {
+                // A request that is lost is repeated.
+                let _ = bound.send(server, &request);
+            }
         }
-        Some(now + STUN_RETRY)
+        (!self.addresses.stun_servers.is_empty()).then_some(now + STUN_RETRY)
     }
 
-    /// Takes an answer of the STUN server; `false` for every other datagram.
+    /// Takes an answer of a STUN server; `false` for every other datagram.
     pub fn take_stun_answer(
         &mut self,
         source: SocketAddr,
         destination: SocketAddr,
         bytes: &[u8],
     ) -> bool {
-        if Some(source) != self.addresses.stun_server {
+        if !self.addresses.stun_servers.contains(&source) {
             return false;
         }
         let Ok(message) = Message::from_bytes(bytes) else {
@@ -189,13 +215,16 @@ impl Sockets {
         };
         let id = message.transaction_id();
         let bound = self.index.get(&destination).map(|i| &mut self.bound[*i]);
-        let Some(bound) = bound.filter(|b| b.asked.is_some_and(|(asked, _)| asked == id)) else {
+        let questions = bound.into_iter().flat_map(|bound| &mut bound.questions);
+        let asked =
+            |q: &&mut Question| q.server == source && q.asked.is_some_and(|(asked, _)| asked == id);
+        let Some(question) = questions.into_iter().find(asked) else {
             return false;
         };
         if message.has_class(MessageClass::Success)
             && let Ok(seen) = message.attribute::<XorMappedAddress>()
         {
-            bound.reflexive = Some(seen.addr(id));
+            question.reflexive = Some(seen.addr(id));
         }
         true
     }

@@ -312,11 +312,11 @@ impl Task {
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut bytes = vec![0; 2048];
-        let mut stun_due = self.sockets.ask_stun_server(Instant::now());
+        let mut stun_due = self.sockets.ask_stun_servers(Instant::now());
         loop {
             let now = Instant::now();
             if stun_due.is_some_and(|due| due <= now) {
-                stun_due = self.sockets.ask_stun_server(now);
+                stun_due = self.sockets.ask_stun_servers(now);
             }
             let wake = self
                 .calls

@@ -10,7 +10,7 @@ use super::settings::{EosPolicy, Plan, PlayingState, Settings};
 use super::stage::ElementStage;
 use crate::doors::http::{Listener, Serving, is_local};
 use crate::doors::{Door, Host, Rights};
-use crate::logic::token::{Token, hide_tokens};
+use crate::logic::token::{Token, hide_secrets};
 use crate::peer::call::CallConfig;
 use crate::peer::chain::Chain;
 use crate::peer::directory;
@@ -112,6 +112,7 @@ impl RtcSessionSrc {
         let config = SessionConfig {
             call: CallConfig::new(plan.codecs, plan.latency, plan.patience, settings.bitrate()),
             addresses: plan.addresses,
+            ice_servers: plan.ice_servers,
             max_connections: settings.max_connections,
             max_pending: settings.max_pending,
             terms: settings.terms(),
@@ -297,9 +298,9 @@ fn prototype(property: &str, chain: &Chain) -> Result<Prototype, gst::ErrorMessa
     })
 }
 
-/// The launch line that runs, without anybody's token.
+/// The launch line that runs, without anybody's secrets.
 fn launch_line(local: bool, token: Option<&Token>) -> String {
-    let line = hide_tokens(&whole_launch_line(local));
+    let line = hide_secrets(&whole_launch_line(local));
     match token {
         Some(token) => token.hide_in(&line),
         None => line,
@@ -444,7 +445,13 @@ impl ObjectImpl for RtcSessionSrc {
                 text(
                     "stun-server",
                     "STUN server",
-                    "A server that tells how we are seen from outside, stun://HOST:PORT; unset asks nobody",
+                    "Servers that tell how we are seen from outside, stun://HOST:PORT, separated by commas; unset asks nobody. Clients are told of them by GET /rtc-config and WHIP's Link headers, unless request-ice-servers says something else",
+                    None,
+                ),
+                text(
+                    "turn-servers",
+                    "TURN servers",
+                    "Relays for clients that reach nothing else, turn://USER:PASSWORD@HOST:PORT?transport=udp or turns://…, separated by commas or spaces, with %XX for characters that have a meaning in a URL; unset is none. Clients are told of them, account and all, by GET /rtc-config and WHIP's Link headers, unless request-ice-servers says something else",
                     None,
                 ),
                 text(
@@ -595,6 +602,7 @@ impl ObjectImpl for RtcSessionSrc {
                 "udp-port" => settings.udp_port = number(),
                 "ice-addresses" => settings.ice_addresses = text().unwrap_or_default(),
                 "stun-server" => settings.stun_server = text().filter(|server| !server.is_empty()),
+                "turn-servers" => settings.turn_servers = text(),
                 "video-codecs" => settings.video_codecs = text().unwrap_or_default(),
                 "latency" => settings.latency = number(),
                 "setup-timeout" => settings.setup_timeout = number(),
@@ -645,6 +653,7 @@ impl ObjectImpl for RtcSessionSrc {
             "udp-port" => settings.udp_port.to_value(),
             "ice-addresses" => settings.ice_addresses.to_value(),
             "stun-server" => settings.stun_server.to_value(),
+            "turn-servers" => settings.turn_servers.to_value(),
             "video-codecs" => settings.video_codecs.to_value(),
             "latency" => settings.latency.to_value(),
             "setup-timeout" => settings.setup_timeout.to_value(),

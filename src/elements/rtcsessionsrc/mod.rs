@@ -73,7 +73,7 @@
  * | `GET /outputs?webrtc_id=ID` | the results of one as server-sent events: `output` (a result's JSON), `dropped` (`{"dropped":n}`, of a reader more than 64 behind), `end` |
  * | `GET /metrics` | figures as OpenMetrics text; from this machine only |
  * | `GET /healthz` | 200 while the listener serves |
- * | `GET /rtc-config` | `{"iceServers","iceTransportPolicy"}` for a client's RTCPeerConnection, with what `request-ice-servers` says |
+ * | `GET /rtc-config` | `{"iceServers","iceTransportPolicy"}` for a client's RTCPeerConnection, with what `request-ice-servers` says, else stun-server and turn-servers |
  * | `GET /desired-playing-state` | `true`, `false` or `null` as server-sent events, for the page |
  *
  * With `auth-token` all of these but `/healthz` need `Authorization: Bearer TOKEN`, as the doors do; without the header they
@@ -90,8 +90,8 @@
  *
  * The door `whip` is WHIP (RFC 9725): `POST /whip` with an offer as `application/sdp`, then `PATCH` (more candidates,
  * or an ICE restart) and `DELETE` at the answer's `Location`, `/whip/{id}`. Nothing is sent back to such a client,
- * whatever its chains make. What `request-ice-servers` says is in the answer's `Link` headers, and its `Authorization`
- * is in what `authorize` is asked.
+ * whatever its chains make. The servers that `/rtc-config` names are in the answer's `Link` headers, and its
+ * `Authorization` is in what `authorize` is asked.
  *
  * ## Messages
  *

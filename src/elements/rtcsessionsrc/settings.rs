@@ -12,6 +12,9 @@ use crate::doors::http::Listen;
 use crate::doors::tls::{Tls, Unusable};
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::Patience;
+use crate::logic::ice_servers::{
+    MAX_SERVERS, StunServer, TurnServer, as_json, without_accounts, words,
+};
 use crate::logic::media::Media;
 use crate::logic::origins::Origin;
 use crate::logic::token::Token;
@@ -82,6 +85,7 @@ pub struct Settings {
     pub udp_port: u32,
     pub ice_addresses: String,
     pub stun_server: Option<String>,
+    pub turn_servers: Option<String>,
     pub video_codecs: String,
     /// Milliseconds, as all times here; 0 is none.
     pub latency: u32,
@@ -122,6 +126,7 @@ impl Default for Settings {
             udp_port: 0,
             ice_addresses: String::new(),
             stun_server: None,
+            turn_servers: None,
             video_codecs: "vp8,h264".into(),
             latency: 150,
             setup_timeout: 10_000,
@@ -173,6 +178,8 @@ pub struct Plan {
     /// With `listen=https://…`, and only then.
     pub tls: Option<Tls>,
     pub addresses: Addresses,
+    /// STUN and TURN servers that clients are told of, as RTCConfiguration.iceServers.
+    pub ice_servers: String,
     /// Video codecs in order of preference, then audio.
     pub codecs: Vec<Codec>,
     pub latency: Duration,
@@ -246,6 +253,8 @@ impl Settings {
                     .map_err(|e| impossible("doors", &self.doors, e))
             })
             .collect::<Result<Vec<Door>, _>>()?;
+        let stun_servers = stun_servers(self.stun_server.as_deref().unwrap_or_default())?;
+        let turn_servers = turn_servers(self.turn_servers.as_deref().unwrap_or_default())?;
         let addresses = Addresses {
             port: self.udp_port as u16,
             only: words(&self.ice_addresses)
@@ -257,7 +266,10 @@ impl Settings {
                     );
                     impossible("ice-addresses", &self.ice_addresses, problem)
                 })?,
-            stun_server: self.stun_server.as_deref().map(resolve_stun).transpose()?,
+            stun_servers: stun_servers
+                .iter()
+                .map(|server| self.resolve_stun(server))
+                .collect::<Result<_, _>>()?,
         };
         let listen = self
             .listen
@@ -274,6 +286,7 @@ impl Settings {
                 .map_err(|error| impossible("allowed-origins", &self.allowed_origins, error))?,
             token: token(self.auth_token.as_deref())?,
             addresses,
+            ice_servers: as_json(&stun_servers, &turn_servers),
             codecs: self.codecs(video_chain.as_ref(), audio_chain.as_ref())?,
             latency: Duration::from_millis(self.latency.into()),
             patience: Patience {
@@ -286,6 +299,17 @@ impl Settings {
             allow_pull: Allowed::new(words(&self.allow_pull)),
             client_args: words(&self.client_args).map(str::to_owned).collect(),
         })
+    }
+
+    fn resolve_stun(&self, server: &StunServer) -> Result<SocketAddr, Impossible> {
+        let value = self.stun_server.as_deref().unwrap_or_default();
+        let bad = |problem: String| impossible("stun-server", value, problem);
+        let mut found = (server.0.host.as_str(), server.0.port)
+            .to_socket_addrs()
+            .map_err(|error| bad(format!("{}: {error}; stun://HOST:PORT is right", server.0)))?;
+        found
+            .next()
+            .ok_or_else(|| bad(format!("{} has no address", server.0)))
     }
 
     fn tls(&self, listen: &Listen) -> Result<Option<Tls>, Impossible> {
@@ -361,12 +385,6 @@ fn milliseconds(value: u32) -> Option<Duration> {
     (value > 0).then(|| Duration::from_millis(value.into()))
 }
 
-fn words(list: &str) -> impl Iterator<Item = &str> {
-    list.split([',', ' '])
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
-}
-
 fn token(value: Option<&str>) -> Result<Option<Token>, Impossible> {
     let Some(value) = value else {
         return Ok(None);
@@ -378,19 +396,32 @@ fn token(value: Option<&str>) -> Result<Option<Token>, Impossible> {
         .map_err(|error| impossible("auth-token", "…", error))
 }
 
-fn resolve_stun(value: &str) -> Result<SocketAddr, Impossible> {
-    let bad = |problem: String| impossible("stun-server", value, problem);
-    let address = value.trim_start_matches("stun:").trim_start_matches("//");
-    let with_port = match address.parse::<SocketAddr>().is_ok() || address.contains(':') {
-        true => address.to_owned(),
-        false => format!("{address}:3478"),
-    };
-    let mut found = with_port
-        .to_socket_addrs()
-        .map_err(|error| bad(format!("{error}; stun://HOST:PORT is right")))?;
-    found
-        .next()
-        .ok_or_else(|| bad("the name has no address".into()))
+fn stun_servers(value: &str) -> Result<Vec<StunServer>, Impossible> {
+    let servers: Result<Vec<_>, _> = words(value).map(str::parse).collect();
+    let servers = servers.map_err(|error| impossible("stun-server", value, error))?;
+    if servers.len() > MAX_SERVERS {
+        return Err(impossible("stun-server", value, too_many()));
+    }
+    Ok(servers)
+}
+
+fn turn_servers(value: &str) -> Result<Vec<TurnServer>, Impossible> {
+    let bad = |problem: String| impossible("turn-servers", &without_accounts(value), problem);
+    let mut servers: Vec<TurnServer> = Vec::new();
+    for word in words(value) {
+        let server = word
+            .parse()
+            .map_err(|error| bad(format!("{}: {error}", without_accounts(word))))?;
+        servers.push(server);
+    }
+    if servers.len() > MAX_SERVERS {
+        return Err(bad(too_many()));
+    }
+    Ok(servers)
+}
+
+fn too_many() -> String {
+    format!("at most {MAX_SERVERS} servers are taken")
 }
 
 /// The files `ID.launch` of a folder, read once: what is asked for later is looked up by its id and never on a disk.
