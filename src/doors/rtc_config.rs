@@ -20,6 +20,7 @@ async fn rtc_config(State(host): State<Host>, remote: Remote) -> Response {
         // Credentials that live for a while only may be in it.
         (header::CACHE_CONTROL, "no-store"),
     ];
-    let config = format!(r#"{{"iceServers":{servers},"iceTransportPolicy":"all"}}"#);
+    let policy = host.session.ice_transport_policy().as_str();
+    let config = format!(r#"{{"iceServers":{servers},"iceTransportPolicy":"{policy}"}}"#);
     (headers, config).into_response()
 }

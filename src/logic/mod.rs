@@ -20,6 +20,7 @@ pub mod per_stream;
 pub mod processing_latency;
 pub mod rate_limit;
 pub mod registry;
+pub mod relay_peers;
 pub mod return_clock;
 pub mod return_lines;
 pub mod stats;

@@ -16,6 +16,7 @@ use super::sockets::{Addresses, Sockets};
 use super::stage::Stage;
 use super::transport::{Command, OfferRefused, Transport};
 use crate::logic::connection::{EndReason, Phase};
+use crate::logic::ice_servers::TransportPolicy;
 use crate::logic::metrics::Metrics;
 use crate::logic::registry::{Candidate, ConnectionId, Place, Refused, Registry};
 use crate::logic::wire::record::ConnectionRecord;
@@ -63,6 +64,10 @@ pub enum Refusal {
     Unserved(String),
     #[error("the application does not let this visitor in")]
     NotAuthorized,
+    #[error(
+        "no TURN server relays to us now, and ice-transport-policy=relay allows no other way; try again later"
+    )]
+    NoRelay,
     #[error("too many candidates wait for their offers")]
     TooManyCandidates,
     #[error("the server is shutting down")]
@@ -83,6 +88,7 @@ impl Refusal {
             Self::OtherIceSession => "other-ice-session",
             Self::Unserved(_) => "no-codec",
             Self::NotAuthorized => "not-authorized",
+            Self::NoRelay => "no-relay",
             Self::TooManyCandidates => "too-many-candidates",
         }
     }
@@ -115,7 +121,7 @@ impl Session {
         let metrics = Arc::new(Metrics::default());
         let sockets = {
             let _inside = crate::runtime::runtime().enter();
-            Sockets::bind(config.addresses.clone(), metrics.datagrams_unsent())?
+            Sockets::bind(config.addresses.clone(), &metrics, &stage)?
         };
         let (alive, over) = std::sync::mpsc::channel();
         Ok(Arc::new(Self {
@@ -190,6 +196,9 @@ impl Session {
         let (reply, candidates) = oneshot::channel();
         self.transport.send(Command::Candidates(reply)).await;
         let candidates = candidates.await.map_err(|_| Refusal::Gone)?;
+        if candidates.is_empty() && self.ice_transport_policy() == TransportPolicy::Relay {
+            return Err(Refusal::NoRelay);
+        }
         let (mut call, answer) =
             Call::answer(&self.config.call, &offer, &candidates, Instant::now())?;
         if agreement.whole_offer
@@ -291,6 +300,11 @@ impl Session {
     pub async fn ice_servers(&self, remote: std::net::SocketAddr) -> String {
         let said = self.application_ice_servers(remote).await;
         said.unwrap_or_else(|| self.config.ice_servers.clone())
+    }
+
+    /// What ways a client is told to use, and we do.
+    pub fn ice_transport_policy(&self) -> TransportPolicy {
+        self.config.addresses.policy
     }
 
     async fn application_ice_servers(&self, remote: std::net::SocketAddr) -> Option<String> {

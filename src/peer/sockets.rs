@@ -1,4 +1,4 @@
-//! A UDP socket for each local address, all on one port where that can be had.
+//! A UDP socket for each local address, all on one port where that can be had, and what TURN servers relay.
 //!
 //! One for each address rather than a wildcard: a datagram's destination is then known, and so is the source an
 //! answer leaves from.
@@ -18,6 +18,12 @@ use stun_types::prelude::*;
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
+use super::relays::Relays;
+use super::stage::Stage;
+use crate::logic::ice_servers::{TransportPolicy, TurnServer};
+use crate::logic::metrics::Metrics;
+use crate::logic::registry::ConnectionId;
+
 /// Most local addresses that are listened on.
 const MAX_ADDRESSES: usize = 32;
 /// How long what a STUN server said is believed; it also keeps the binding open.
@@ -35,6 +41,17 @@ pub struct Addresses {
     /// Empty: every local address.
     pub only: Vec<IpAddr>,
     pub stun_servers: Vec<SocketAddr>,
+    pub turn_servers: Vec<TurnServer>,
+    /// Where only relays may be used, no local address is listened on.
+    pub policy: TransportPolicy,
+}
+
+/// What came, and which way.
+pub struct Datagram {
+    pub length: usize,
+    pub source: SocketAddr,
+    /// The address of ours that it came to, here or on a TURN server.
+    pub destination: SocketAddr,
 }
 
 struct Bound {
@@ -86,18 +103,34 @@ pub struct Sockets {
     turn: usize,
     /// Datagrams that the kernel did not take.
     unsent: Counter,
+    relays: Relays,
+    /// Whether relays are read first, next time.
+    relays_first: bool,
 }
 
 impl Sockets {
     /// Binds a socket to each address. Fails if there is none that can be bound.
-    pub fn bind(addresses: Addresses, unsent: Counter) -> io::Result<Self> {
+    pub fn bind(
+        addresses: Addresses,
+        metrics: &Arc<Metrics>,
+        stage: &Arc<dyn Stage>,
+    ) -> io::Result<Self> {
+        let relays = Relays::new(
+            addresses.turn_servers.clone(),
+            addresses.only.clone(),
+            metrics.clone(),
+            stage.clone(),
+            Instant::now(),
+        );
         let mut sockets = Self {
             port: addresses.port,
             addresses,
             bound: Vec::new(),
             index: HashMap::new(),
             turn: 0,
-            unsent,
+            unsent: metrics.datagrams_unsent(),
+            relays,
+            relays_first: false,
         };
         sockets.refresh()?;
         Ok(sockets)
@@ -105,6 +138,9 @@ impl Sockets {
 
     /// Follows addresses that came and went.
     pub fn refresh(&mut self) -> io::Result<()> {
+        if self.addresses.policy == TransportPolicy::Relay {
+            return Ok(());
+        }
         let wanted = match self.addresses.only.as_slice() {
             [] => local_addresses()?,
             only => only.to_vec(),
@@ -174,7 +210,27 @@ impl Sockets {
         let reflexive = reflexive.filter(|pair| pair.0 != pair.1 && known.insert(*pair));
         let reflexive = reflexive
             .filter_map(|(seen, base)| Candidate::server_reflexive(seen, base, "udp").ok());
-        host.chain(reflexive).collect()
+        host.chain(reflexive).chain(self.relayed()).collect()
+    }
+
+    /// Of these the ones on TURN servers, which come and go.
+    pub fn relayed(&self) -> Vec<Candidate> {
+        self.relays.candidates()
+    }
+
+    /// Whether a TURN server is asked for the first time: what is said to a peer may be more in a moment.
+    pub fn are_settling(&self, now: Instant) -> bool {
+        self.relays.are_settling(now)
+    }
+
+    /// Does what is due on TURN servers. Says when something is due again.
+    pub fn tend_relays(&mut self, now: Instant) -> Option<Instant> {
+        self.relays.tick(now)
+    }
+
+    /// A connection is gone.
+    pub fn forget(&mut self, owner: &ConnectionId) {
+        self.relays.forget(owner);
     }
 
     /// Asks the STUN servers how they see us, where that is due. Says when it is due again.
@@ -229,23 +285,65 @@ impl Sockets {
         true
     }
 
-    /// Sends a datagram from one of our addresses. What the kernel does not take at once is lost, as UDP may be.
-    pub fn send(&mut self, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
-        let Some(bound) = self.index.get(&source).map(|i| &self.bound[*i]) else {
-            self.unsent.inc();
-            return;
-        };
-        if bound.send(destination, bytes).is_err() {
-            self.unsent.inc();
+    /// Sends a connection's datagram from one of our addresses. What the kernel does not take at once is lost, as UDP
+    /// may be.
+    pub fn send(
+        &mut self,
+        owner: &ConnectionId,
+        source: SocketAddr,
+        destination: SocketAddr,
+        bytes: &[u8],
+    ) {
+        match self.index.get(&source).map(|i| &self.bound[*i]) {
+            Some(bound) => {
+                if bound.send(destination, bytes).is_err() {
+                    self.unsent.inc();
+                }
+            }
+            None => self.relays.send(owner, source, destination, bytes),
         }
     }
 
-    /// The next datagram: how long it is, from where, to which of our addresses.
+    /// The next datagram; `None` when something else has changed.
     pub fn poll_receive(
         &mut self,
         context: &mut Context<'_>,
         bytes: &mut [u8],
-    ) -> Poll<(usize, SocketAddr, SocketAddr)> {
+    ) -> Poll<Option<Datagram>> {
+        // In turn, so that neither starves the other.
+        let relays_first = self.relays_first;
+        self.relays_first = !relays_first;
+        for relays in [relays_first, !relays_first] {
+            let polled = match relays {
+                true => self.poll_relays(context, bytes),
+                false => self.poll_bound(context, bytes).map(Some),
+            };
+            if polled.is_ready() {
+                return polled;
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_relays(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<Option<Datagram>> {
+        let polled = self.relays.poll_receive(context);
+        polled.map(|came| {
+            let relayed = came?;
+            let room = bytes.get_mut(..relayed.data.len())?;
+            room.copy_from_slice(&relayed.data);
+            Some(Datagram {
+                length: relayed.data.len(),
+                source: relayed.source,
+                destination: relayed.destination,
+            })
+        })
+    }
+
+    fn poll_bound(&mut self, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<Datagram> {
         for step in 0..self.bound.len() {
             let at = (self.turn + step) % self.bound.len();
             let bound = &self.bound[at];
@@ -254,7 +352,11 @@ impl Sockets {
             while let Poll::Ready(result) = bound.socket.poll_recv_from(context, &mut buffer) {
                 if let Ok(source) = result {
                     self.turn = at + 1;
-                    return Poll::Ready((buffer.filled().len(), source, bound.address));
+                    return Poll::Ready(Datagram {
+                        length: buffer.filled().len(),
+                        source,
+                        destination: bound.address,
+                    });
                 }
             }
         }

@@ -87,7 +87,7 @@ fn nobody_else_is_told_of_an_account() {
 
 #[test]
 fn what_is_no_server_is_refused_without_its_password() {
-    let many = |server: &str| vec![server; 9].join(",");
+    let many = |server: &str| [server; 9].join(",");
     for (setting, named) in [
         ("turn-servers=http://ann:s3cr%2Ct@a.example".into(), "turn:"),
         (
@@ -112,6 +112,11 @@ fn what_is_no_server_is_refused_without_its_password() {
             "at most 8",
         ),
         ("stun-server=stun://127.0.0.1,turn:a".into(), "turn:a"),
+        ("ice-transport-policy=relay".into(), "turn-servers"),
+        (
+            "ice-transport-policy=relay turn-servers=turns://ann:s3cr%2Ct@a".into(),
+            "plain UDP",
+        ),
     ] {
         let server = Server::new(&format!(
             "rtcsessionsrc listen=http://127.0.0.1:0 {setting}"

@@ -6,7 +6,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::actions;
-use super::settings::{EosPolicy, Plan, PlayingState, Settings};
+use super::settings::{EosPolicy, IceTransportPolicy, Plan, PlayingState, Settings};
 use super::stage::ElementStage;
 use crate::doors::http::{Listener, Serving, is_local};
 use crate::doors::{Door, Host, Rights};
@@ -451,9 +451,14 @@ impl ObjectImpl for RtcSessionSrc {
                 text(
                     "turn-servers",
                     "TURN servers",
-                    "Relays for clients that reach nothing else, turn://USER:PASSWORD@HOST:PORT?transport=udp or turns://…, separated by commas or spaces, with %XX for characters that have a meaning in a URL; unset is none. Clients are told of them, account and all, by GET /rtc-config and WHIP's Link headers, unless request-ice-servers says something else",
+                    "Relays for visitors that we do not reach directly, turn://USER:PASSWORD@HOST:PORT?transport=udp, separated by commas or spaces, with %XX for characters that have a meaning in a URL; unset is none. Each lends us one address that all connections share. Clients are told of them, account and all, by GET /rtc-config and WHIP's Link headers, unless request-ice-servers says something else; those with transport=tcp or turns: are for clients only. One that does not work is warned of once and tried again",
                     None,
                 ),
+                glib::ParamSpecEnum::builder::<IceTransportPolicy>("ice-transport-policy")
+                    .nick("ICE transport policy")
+                    .blurb("Whether visitors are reached directly where that can be, or through turn-servers only; clients are told by GET /rtc-config. With relay no local address is told or listened on for media, and while no TURN server relays, offers are refused with HTTP status 503")
+                    .default_value(default.ice_transport_policy)
+                    .build(),
                 text(
                     "video-codecs",
                     "Video codecs",
@@ -603,6 +608,9 @@ impl ObjectImpl for RtcSessionSrc {
                 "ice-addresses" => settings.ice_addresses = text().unwrap_or_default(),
                 "stun-server" => settings.stun_server = text().filter(|server| !server.is_empty()),
                 "turn-servers" => settings.turn_servers = text(),
+                "ice-transport-policy" => {
+                    settings.ice_transport_policy = value.get::<IceTransportPolicy>().expect(TYPED);
+                }
                 "video-codecs" => settings.video_codecs = text().unwrap_or_default(),
                 "latency" => settings.latency = number(),
                 "setup-timeout" => settings.setup_timeout = number(),
@@ -654,6 +662,7 @@ impl ObjectImpl for RtcSessionSrc {
             "ice-addresses" => settings.ice_addresses.to_value(),
             "stun-server" => settings.stun_server.to_value(),
             "turn-servers" => settings.turn_servers.to_value(),
+            "ice-transport-policy" => settings.ice_transport_policy.to_value(),
             "video-codecs" => settings.video_codecs.to_value(),
             "latency" => settings.latency.to_value(),
             "setup-timeout" => settings.setup_timeout.to_value(),

@@ -13,7 +13,7 @@ use crate::doors::tls::{Tls, Unusable};
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::Patience;
 use crate::logic::ice_servers::{
-    MAX_SERVERS, StunServer, TurnServer, as_json, without_accounts, words,
+    MAX_SERVERS, StunServer, TransportPolicy, TurnServer, as_json, without_accounts, words,
 };
 use crate::logic::media::Media;
 use crate::logic::origins::Origin;
@@ -58,6 +58,31 @@ pub enum PlayingState {
     Stopped,
 }
 
+/// How visitors may be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstRtcSessionSrcIceTransportPolicy")]
+#[repr(i32)]
+pub enum IceTransportPolicy {
+    /// Directly where that can be.
+    #[default]
+    #[enum_value(
+        name = "Directly where that can be, else through a relay",
+        nick = "all"
+    )]
+    All,
+    #[enum_value(name = "Through a relay of turn-servers only", nick = "relay")]
+    Relay,
+}
+
+impl From<IceTransportPolicy> for TransportPolicy {
+    fn from(policy: IceTransportPolicy) -> Self {
+        match policy {
+            IceTransportPolicy::All => Self::All,
+            IceTransportPolicy::Relay => Self::Relay,
+        }
+    }
+}
+
 impl PlayingState {
     pub fn as_wish(self) -> Option<bool> {
         match self {
@@ -86,6 +111,7 @@ pub struct Settings {
     pub ice_addresses: String,
     pub stun_server: Option<String>,
     pub turn_servers: Option<String>,
+    pub ice_transport_policy: IceTransportPolicy,
     pub video_codecs: String,
     /// Milliseconds, as all times here; 0 is none.
     pub latency: u32,
@@ -127,6 +153,7 @@ impl Default for Settings {
             ice_addresses: String::new(),
             stun_server: None,
             turn_servers: None,
+            ice_transport_policy: IceTransportPolicy::All,
             video_codecs: "vp8,h264".into(),
             latency: 150,
             setup_timeout: 10_000,
@@ -255,6 +282,13 @@ impl Settings {
             .collect::<Result<Vec<Door>, _>>()?;
         let stun_servers = stun_servers(self.stun_server.as_deref().unwrap_or_default())?;
         let turn_servers = turn_servers(self.turn_servers.as_deref().unwrap_or_default())?;
+        if self.ice_transport_policy == IceTransportPolicy::Relay
+            && !turn_servers.iter().any(TurnServer::is_ours_too)
+        {
+            let problem = "turn-servers names no relay that our own side speaks to, which it does over plain UDP; \
+                           turn-servers=turn://USER:PASSWORD@HOST:PORT is right";
+            return Err(impossible("ice-transport-policy", "relay", problem));
+        }
         let addresses = Addresses {
             port: self.udp_port as u16,
             only: words(&self.ice_addresses)
@@ -270,6 +304,8 @@ impl Settings {
                 .iter()
                 .map(|server| self.resolve_stun(server))
                 .collect::<Result<_, _>>()?,
+            turn_servers: turn_servers.clone(),
+            policy: self.ice_transport_policy.into(),
         };
         let listen = self
             .listen
@@ -416,6 +452,12 @@ fn turn_servers(value: &str) -> Result<Vec<TurnServer>, Impossible> {
     }
     if servers.len() > MAX_SERVERS {
         return Err(bad(too_many()));
+    }
+    for server in servers.iter().filter(|server| !server.is_ours_too()) {
+        gst::warning!(
+            super::imp::CAT,
+            "turn-servers: {server} is for clients only; our own side speaks plain UDP to a TURN server"
+        );
     }
     Ok(servers)
 }
