@@ -13,14 +13,14 @@ pub fn routes() -> Router<Host> {
 }
 
 async fn rtc_config(State(host): State<Host>, remote: Remote) -> Response {
+    // A list in JSON already.
     let servers = host.session.ice_servers(remote.0).await;
-    // A list in JSON already, or nothing.
-    let servers = servers.as_deref().unwrap_or("[]");
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         // Credentials that live for a while only may be in it.
         (header::CACHE_CONTROL, "no-store"),
     ];
-    let config = format!(r#"{{"iceServers":{servers},"iceTransportPolicy":"all"}}"#);
+    let policy = host.session.ice_transport_policy().as_str();
+    let config = format!(r#"{{"iceServers":{servers},"iceTransportPolicy":"{policy}"}}"#);
     (headers, config).into_response()
 }

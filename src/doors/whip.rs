@@ -85,7 +85,7 @@ async fn answer(
         ..Agreement::default()
     };
     let answered = session.offer(visitor, agreement, &sends_only(sdp)).await?;
-    let servers = session.ice_servers(remote.0).await.unwrap_or_default();
+    let servers = session.ice_servers(remote.0).await;
     let headers = [
         (header::CONTENT_TYPE, SDP.to_owned()),
         (header::LOCATION, format!("/whip/{}", answered.id)),

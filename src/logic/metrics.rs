@@ -42,6 +42,18 @@ pub struct Metrics {
     datagrams_unsent: Counter,
     frames_lost: Counter,
     early_candidates_dropped: Counter,
+    relays: Gauge,
+    relay_allocations: Counters<1>,
+    relay_datagrams_dropped: Counters<1>,
+}
+
+/// What became of an address on a TURN server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayNews {
+    Made,
+    Failed,
+    /// It was there and is not any more.
+    Lost,
 }
 
 impl Default for Metrics {
@@ -155,6 +167,21 @@ impl Default for Metrics {
                 "Candidates without an offer that found no room",
                 Counter::default()
             ),
+            relays: metric!(
+                "relays",
+                "Addresses of ours on TURN servers",
+                Gauge::default()
+            ),
+            relay_allocations: metric!(
+                "relay_allocations",
+                "Addresses asked of TURN servers, by outcome; those that were lost are counted as made before",
+                Family::default()
+            ),
+            relay_datagrams_dropped: metric!(
+                "relay_datagrams_dropped",
+                "Datagrams not sent through a TURN server, by reason",
+                Family::default()
+            ),
             registry,
         }
     }
@@ -259,6 +286,28 @@ impl Metrics {
 
     pub fn early_candidate_dropped(&self) {
         self.early_candidates_dropped.inc();
+    }
+
+    /// So many more addresses on TURN servers.
+    pub fn relays(&self, more: i64) {
+        self.relays.inc_by(more);
+    }
+
+    pub fn relay(&self, news: RelayNews) {
+        let outcome = match news {
+            RelayNews::Made => "made",
+            RelayNews::Failed => "failed",
+            RelayNews::Lost => "lost",
+        };
+        let labels = [("outcome", outcome)];
+        self.relay_allocations.get_or_create(&labels).inc();
+    }
+
+    pub fn relay_dropped(&self, reason: &'static str, datagrams: u64) {
+        let labels = [("reason", reason)];
+        self.relay_datagrams_dropped
+            .get_or_create(&labels)
+            .inc_by(datagrams);
     }
 
     /// OpenMetrics text, version 1.0.0.

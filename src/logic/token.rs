@@ -7,8 +7,15 @@ use subtle::ConstantTimeEq;
 
 /// What stands in a secret's place.
 const HIDDEN: &str = "…";
-/// The property, as GObject takes it.
-const NAMES: [&str; 2] = ["auth-token", "auth_token"];
+/// Properties with secrets, as GObject takes them; one that begins with another comes before it.
+const NAMES: [&str; 6] = [
+    "auth-token",
+    "auth_token",
+    "turn-servers",
+    "turn_servers",
+    "turn-server",
+    "turn_server",
+];
 
 /// A bearer token (RFC 6750).
 #[derive(Clone, PartialEq, Eq)]
@@ -58,12 +65,19 @@ impl Token {
     }
 }
 
-/// A launch line without the values of the property, whosoever they are.
-pub fn hide_tokens(line: &str) -> String {
+/// A launch line without the values of properties with secrets, whosoever they are.
+pub fn hide_secrets(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     let mut rest = line;
-    while let Some(at) = NAMES.iter().filter_map(|name| rest.find(name)).min() {
-        let (before, after) = rest.split_at(at + NAMES[0].len());
+    let found = |rest: &str| {
+        let found = NAMES
+            .iter()
+            .filter_map(|name| rest.find(name).map(|at| (at, name.len())));
+        // Of several at one place the first.
+        found.min_by_key(|(at, _)| *at)
+    };
+    while let Some((at, name)) = found(rest) {
+        let (before, after) = rest.split_at(at + name);
         shown.push_str(before);
         rest = after;
         if let Some(value) = after.trim_start().strip_prefix('=') {
@@ -145,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn launch_lines_are_shown_without_tokens() {
+    fn launch_lines_are_shown_without_secrets() {
         for (line, shown) in [
             ("rtcsessionsrc ! fakesink", "rtcsessionsrc ! fakesink"),
             ("a auth-token=s b=c", "a auth-token=… b=c"),
@@ -158,10 +172,18 @@ mod tests {
             ("a auth-token=s\\ t b", "a auth-token=… b"),
             ("a auth-token=(string)s b", "a auth-token=… b"),
             ("auth-token=s auth_token=t", "auth-token=… auth_token=…"),
+            ("a turn-servers=turn://u:s@a b", "a turn-servers=… b"),
+            ("a turn-servers=\"turn://u:s@a, b\" c", "a turn-servers=… c"),
+            ("a turn_servers = s b", "a turn_servers=… b"),
+            ("webrtcbin turn-server=s b", "webrtcbin turn-server=… b"),
+            (
+                "a turn-servers=s auth-token=t",
+                "a turn-servers=… auth-token=…",
+            ),
             ("a auth-token b", "a auth-token b"),
             ("a auth-token=", "a auth-token=…"),
         ] {
-            assert_eq!(hide_tokens(line), shown);
+            assert_eq!(hide_secrets(line), shown);
         }
     }
 }

@@ -214,12 +214,17 @@ impl Call {
         };
         call.rtc.handle_input(Input::Timeout(now))?;
         call.drain(now);
-        for candidate in candidates {
-            call.rtc.add_local_candidate(candidate.clone());
-            call.drain(now);
-        }
+        call.add_local(candidates, now);
         let answer = call.accept(parsed, now)?;
         Ok((call, answer))
+    }
+
+    /// Addresses that the peer may reach us at, too; the next answer tells it. Those that are known change nothing.
+    pub fn add_local(&mut self, candidates: &[Candidate], now: Instant) {
+        for candidate in candidates {
+            self.rtc.add_local_candidate(candidate.clone());
+            self.drain(now);
+        }
     }
 
     /// Answers a later offer of the same connection.

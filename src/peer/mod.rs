@@ -5,7 +5,9 @@
 //! | [`call`] | one connection without sockets or clocks: negotiation, gaps, data channels, silence |
 //! | [`session`] | what doors and the element hold: answers offers, ends connections, shuts down |
 //! | `transport` | the one task that owns the sockets and drives every call |
-//! | [`sockets`] | a UDP socket for each local address, and what a STUN server says of them |
+//! | [`sockets`] | a UDP socket for each local address, and what STUN servers say of them |
+//! | `relays` | the addresses that TURN servers lend us, and their sockets |
+//! | `allocation` | one of these without sockets or clocks |
 //! | [`connection`] | one connection's own task: its streams start and end in order, exactly once |
 //! | [`scene`] | what it plays: the private pipeline and its branches |
 //! | [`args`] | what an application sets in a connection's chains |
@@ -27,6 +29,7 @@
 use std::sync::LazyLock;
 
 pub mod agreement;
+mod allocation;
 pub mod args;
 pub mod branch;
 pub mod call;
@@ -44,6 +47,7 @@ pub mod lane;
 mod pictures;
 pub mod publication;
 pub mod pump;
+mod relays;
 pub mod scene;
 pub mod session;
 pub mod sockets;

@@ -17,6 +17,7 @@ use super::stage::Stage;
 use super::transport::{Command, OfferRefused, Transport};
 use super::webrtcbin::{AnswerError, Met, Neighbour, NeighbourError, Neighbourhood};
 use crate::logic::connection::{EndReason, Phase};
+use crate::logic::ice_servers::TransportPolicy;
 use crate::logic::metrics::Metrics;
 use crate::logic::registry::{Candidate, ConnectionId, Place, Refused, Registry};
 use crate::logic::wire::record::ConnectionRecord;
@@ -35,6 +36,8 @@ const ASKING: usize = 16;
 pub struct SessionConfig {
     pub call: CallConfig,
     pub addresses: Addresses,
+    /// What clients are told of unless the application says otherwise, as RTCConfiguration.iceServers.
+    pub ice_servers: String,
     pub max_connections: u32,
     /// Of one address, that are not made yet; 0 is any number.
     pub max_pending: u32,
@@ -72,6 +75,10 @@ pub enum Refusal {
     NoOffers,
     #[error("the application does not let this visitor in")]
     NotAuthorized,
+    #[error(
+        "no TURN server relays to us now, and ice-transport-policy=relay allows no other way; try again later"
+    )]
+    NoRelay,
     #[error("too many candidates wait for their offers")]
     TooManyCandidates,
     #[error("the server is shutting down")]
@@ -95,6 +102,7 @@ impl Refusal {
             Self::Unserved(_) => "no-codec",
             Self::NoOffers => "no-offers",
             Self::NotAuthorized => "not-authorized",
+            Self::NoRelay => "no-relay",
             Self::TooManyCandidates => "too-many-candidates",
         }
     }
@@ -141,7 +149,7 @@ impl Session {
             None => {
                 let sockets = {
                     let _inside = crate::runtime::runtime().enter();
-                    Sockets::bind(config.addresses.clone(), metrics.datagrams_unsent())?
+                    Sockets::bind(config.addresses.clone(), &metrics, &stage)?
                 };
                 (Transport::spawn(sockets, metrics.clone()), None)
             }
@@ -324,6 +332,9 @@ impl Session {
         let (reply, candidates) = oneshot::channel();
         self.transport.send(Command::Candidates(reply)).await;
         let candidates = candidates.await.map_err(|_| Refusal::Gone)?;
+        if candidates.is_empty() && self.ice_transport_policy() == TransportPolicy::Relay {
+            return Err(Refusal::NoRelay);
+        }
         let (call, answer) = Call::answer(&self.config.call, offer, &candidates, Instant::now())?;
         Ok((answer, Taker::Call(Box::new(call))))
     }
@@ -380,8 +391,18 @@ impl Session {
         Ok(())
     }
 
-    /// What ICE servers a client of that address is given, as JSON; `None` for none.
-    pub async fn ice_servers(&self, remote: std::net::SocketAddr) -> Option<String> {
+    /// What ICE servers a client of that address is given, as JSON: what the application says, else ours.
+    pub async fn ice_servers(&self, remote: std::net::SocketAddr) -> String {
+        let said = self.application_ice_servers(remote).await;
+        said.unwrap_or_else(|| self.config.ice_servers.clone())
+    }
+
+    /// What ways a client is told to use, and we do.
+    pub fn ice_transport_policy(&self) -> TransportPolicy {
+        self.config.addresses.policy
+    }
+
+    async fn application_ice_servers(&self, remote: std::net::SocketAddr) -> Option<String> {
         let stage = self.stage.clone();
         let visitor = gst::Structure::builder("rtc-visitor")
             .field("remote-address", remote.to_string())

@@ -1,9 +1,9 @@
-//! A UDP socket for each local address, all on one port where that can be had.
+//! A UDP socket for each local address, all on one port where that can be had, and what TURN servers relay.
 //!
 //! One for each address rather than a wildcard: a datagram's destination is then known, and so is the source an
 //! answer leaves from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,6 +17,12 @@ use stun_types::message::{BINDING, Message, MessageClass, MessageWriteVec, Trans
 use stun_types::prelude::*;
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
+
+use super::relays::Relays;
+use super::stage::Stage;
+use crate::logic::ice_servers::{TransportPolicy, TurnServer};
+use crate::logic::metrics::Metrics;
+use crate::logic::registry::ConnectionId;
 
 /// Most local addresses that are listened on.
 const MAX_ADDRESSES: usize = 32;
@@ -34,16 +40,50 @@ pub struct Addresses {
     pub port: u16,
     /// Empty: every local address.
     pub only: Vec<IpAddr>,
-    pub stun_server: Option<SocketAddr>,
+    pub stun_servers: Vec<SocketAddr>,
+    pub turn_servers: Vec<TurnServer>,
+    /// Where only relays may be used, no local address is listened on.
+    pub policy: TransportPolicy,
+}
+
+/// What came, and which way.
+pub struct Datagram {
+    pub length: usize,
+    pub source: SocketAddr,
+    /// The address of ours that it came to, here or on a TURN server.
+    pub destination: SocketAddr,
 }
 
 struct Bound {
     socket: Arc<UdpSocket>,
     address: SocketAddr,
-    /// How the STUN server sees this socket.
+    /// One for each STUN server that this socket reaches.
+    questions: Vec<Question>,
+}
+
+/// What a STUN server is asked of one socket.
+struct Question {
+    server: SocketAddr,
+    /// How the server sees the socket.
     reflexive: Option<SocketAddr>,
     /// The request under way, and when it went out.
     asked: Option<(TransactionId, Instant)>,
+}
+
+impl Question {
+    /// To each server that such a socket reaches.
+    fn to_all(servers: &[SocketAddr], from: IpAddr) -> Vec<Self> {
+        let reaches = |server: &&SocketAddr| {
+            from.is_ipv4() == server.is_ipv4() && (!from.is_loopback() || server.ip().is_loopback())
+        };
+        let servers = servers.iter().filter(reaches);
+        let question = |server: &SocketAddr| Self {
+            server: *server,
+            reflexive: None,
+            asked: None,
+        };
+        servers.map(question).collect()
+    }
 }
 
 impl Bound {
@@ -63,18 +103,34 @@ pub struct Sockets {
     turn: usize,
     /// Datagrams that the kernel did not take.
     unsent: Counter,
+    relays: Relays,
+    /// Whether relays are read first, next time.
+    relays_first: bool,
 }
 
 impl Sockets {
     /// Binds a socket to each address. Fails if there is none that can be bound.
-    pub fn bind(addresses: Addresses, unsent: Counter) -> io::Result<Self> {
+    pub fn bind(
+        addresses: Addresses,
+        metrics: &Arc<Metrics>,
+        stage: &Arc<dyn Stage>,
+    ) -> io::Result<Self> {
+        let relays = Relays::new(
+            addresses.turn_servers.clone(),
+            addresses.only.clone(),
+            metrics.clone(),
+            stage.clone(),
+            Instant::now(),
+        );
         let mut sockets = Self {
             port: addresses.port,
             addresses,
             bound: Vec::new(),
             index: HashMap::new(),
             turn: 0,
-            unsent,
+            unsent: metrics.datagrams_unsent(),
+            relays,
+            relays_first: false,
         };
         sockets.refresh()?;
         Ok(sockets)
@@ -82,6 +138,9 @@ impl Sockets {
 
     /// Follows addresses that came and went.
     pub fn refresh(&mut self) -> io::Result<()> {
+        if self.addresses.policy == TransportPolicy::Relay {
+            return Ok(());
+        }
         let wanted = match self.addresses.only.as_slice() {
             [] => local_addresses()?,
             only => only.to_vec(),
@@ -104,8 +163,7 @@ impl Sockets {
                     self.bound.push(Bound {
                         socket: Arc::new(socket),
                         address,
-                        reflexive: None,
-                        asked: None,
+                        questions: Question::to_all(&self.addresses.stun_servers, ip),
                     });
                 }
                 Err(error) => failed = Some((ip, error)),
@@ -143,45 +201,69 @@ impl Sockets {
             .bound
             .iter()
             .filter_map(|b| Candidate::host(b.address, "udp").ok());
-        let reflexive = self.bound.iter().filter_map(|b| {
-            let seen = b.reflexive.filter(|seen| *seen != b.address)?;
-            Candidate::server_reflexive(seen, b.address, "udp").ok()
+        let mut known = HashSet::new();
+        let reflexive = self.bound.iter().flat_map(|bound| {
+            let seen = bound.questions.iter().filter_map(|q| q.reflexive);
+            seen.map(|seen| (seen, bound.address))
         });
-        host.chain(reflexive).collect()
+        // Behind most networks all servers see the same.
+        let reflexive = reflexive.filter(|pair| pair.0 != pair.1 && known.insert(*pair));
+        let reflexive = reflexive
+            .filter_map(|(seen, base)| Candidate::server_reflexive(seen, base, "udp").ok());
+        host.chain(reflexive).chain(self.relayed()).collect()
     }
 
-    /// Asks the STUN server how it sees us, where that is due. Says when it is due again.
-    pub fn ask_stun_server(&mut self, now: Instant) -> Option<Instant> {
-        let server = self.addresses.stun_server?;
+    /// Of these the ones on TURN servers, which come and go.
+    pub fn relayed(&self) -> Vec<Candidate> {
+        self.relays.candidates()
+    }
+
+    /// Whether a TURN server is asked for the first time: what is said to a peer may be more in a moment.
+    pub fn are_settling(&self, now: Instant) -> bool {
+        self.relays.are_settling(now)
+    }
+
+    /// Does what is due on TURN servers. Says when something is due again.
+    pub fn tend_relays(&mut self, now: Instant) -> Option<Instant> {
+        self.relays.tick(now)
+    }
+
+    /// A connection is gone.
+    pub fn forget(&mut self, owner: &ConnectionId) {
+        self.relays.forget(owner);
+    }
+
+    /// Asks the STUN servers how they see us, where that is due. Says when it is due again.
+    pub fn ask_stun_servers(&mut self, now: Instant) -> Option<Instant> {
         for bound in &mut self.bound {
-            let again = match bound.reflexive {
-                Some(_) => STUN_REFRESH,
-                None => STUN_RETRY,
-            };
-            let due = bound.asked.is_none_or(|(_, at)| now >= at + again);
-            let ip = bound.address.ip();
-            let reaches = ip.is_ipv4() == server.is_ipv4()
-                && (!ip.is_loopback() || server.ip().is_loopback());
-            if !due || !reaches {
-                continue;
+            let mut due = Vec::new();
+            for question in &mut bound.questions {
+                let again = match question.reflexive {
+                    Some(_) => STUN_REFRESH,
+                    None => STUN_RETRY,
+                };
+                if question.asked.is_none_or(|(_, at)| now >= at + again) {
+                    let request = Message::builder_request(BINDING, MessageWriteVec::new());
+                    question.asked = Some((request.transaction_id(), now));
+                    due.push((question.server, request.finish()));
+                }
             }
-            let request = Message::builder_request(BINDING, MessageWriteVec::new());
-            let id = request.transaction_id();
-            // A request that is lost is repeated.
-            let _ = bound.send(server, &request.finish());
-            bound.asked = Some((id, now));
+            for (server, request) in due {
+                // A request that is lost is repeated.
+                let _ = bound.send(server, &request);
+            }
         }
-        Some(now + STUN_RETRY)
+        (!self.addresses.stun_servers.is_empty()).then_some(now + STUN_RETRY)
     }
 
-    /// Takes an answer of the STUN server; `false` for every other datagram.
+    /// Takes an answer of a STUN server; `false` for every other datagram.
     pub fn take_stun_answer(
         &mut self,
         source: SocketAddr,
         destination: SocketAddr,
         bytes: &[u8],
     ) -> bool {
-        if Some(source) != self.addresses.stun_server {
+        if !self.addresses.stun_servers.contains(&source) {
             return false;
         }
         let Ok(message) = Message::from_bytes(bytes) else {
@@ -189,34 +271,79 @@ impl Sockets {
         };
         let id = message.transaction_id();
         let bound = self.index.get(&destination).map(|i| &mut self.bound[*i]);
-        let Some(bound) = bound.filter(|b| b.asked.is_some_and(|(asked, _)| asked == id)) else {
+        let questions = bound.into_iter().flat_map(|bound| &mut bound.questions);
+        let asked =
+            |q: &&mut Question| q.server == source && q.asked.is_some_and(|(asked, _)| asked == id);
+        let Some(question) = questions.into_iter().find(asked) else {
             return false;
         };
         if message.has_class(MessageClass::Success)
             && let Ok(seen) = message.attribute::<XorMappedAddress>()
         {
-            bound.reflexive = Some(seen.addr(id));
+            question.reflexive = Some(seen.addr(id));
         }
         true
     }
 
-    /// Sends a datagram from one of our addresses. What the kernel does not take at once is lost, as UDP may be.
-    pub fn send(&mut self, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
-        let Some(bound) = self.index.get(&source).map(|i| &self.bound[*i]) else {
-            self.unsent.inc();
-            return;
-        };
-        if bound.send(destination, bytes).is_err() {
-            self.unsent.inc();
+    /// Sends a connection's datagram from one of our addresses. What the kernel does not take at once is lost, as UDP
+    /// may be.
+    pub fn send(
+        &mut self,
+        owner: &ConnectionId,
+        source: SocketAddr,
+        destination: SocketAddr,
+        bytes: &[u8],
+    ) {
+        match self.index.get(&source).map(|i| &self.bound[*i]) {
+            Some(bound) => {
+                if bound.send(destination, bytes).is_err() {
+                    self.unsent.inc();
+                }
+            }
+            None => self.relays.send(owner, source, destination, bytes),
         }
     }
 
-    /// The next datagram: how long it is, from where, to which of our addresses.
+    /// The next datagram; `None` when something else has changed.
     pub fn poll_receive(
         &mut self,
         context: &mut Context<'_>,
         bytes: &mut [u8],
-    ) -> Poll<(usize, SocketAddr, SocketAddr)> {
+    ) -> Poll<Option<Datagram>> {
+        // In turn, so that neither starves the other.
+        let relays_first = self.relays_first;
+        self.relays_first = !relays_first;
+        for relays in [relays_first, !relays_first] {
+            let polled = match relays {
+                true => self.poll_relays(context, bytes),
+                false => self.poll_bound(context, bytes).map(Some),
+            };
+            if polled.is_ready() {
+                return polled;
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_relays(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<Option<Datagram>> {
+        let polled = self.relays.poll_receive(context);
+        polled.map(|came| {
+            let relayed = came?;
+            let room = bytes.get_mut(..relayed.data.len())?;
+            room.copy_from_slice(&relayed.data);
+            Some(Datagram {
+                length: relayed.data.len(),
+                source: relayed.source,
+                destination: relayed.destination,
+            })
+        })
+    }
+
+    fn poll_bound(&mut self, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<Datagram> {
         for step in 0..self.bound.len() {
             let at = (self.turn + step) % self.bound.len();
             let bound = &self.bound[at];
@@ -225,7 +352,11 @@ impl Sockets {
             while let Poll::Ready(result) = bound.socket.poll_recv_from(context, &mut buffer) {
                 if let Ok(source) = result {
                     self.turn = at + 1;
-                    return Poll::Ready((buffer.filled().len(), source, bound.address));
+                    return Poll::Ready(Datagram {
+                        length: buffer.filled().len(),
+                        source,
+                        destination: bound.address,
+                    });
                 }
             }
         }

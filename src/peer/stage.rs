@@ -14,6 +14,8 @@ pub trait Stage: Send + Sync {
     fn post(&self, message: gst::Structure);
     /// Posts a message of an inner element as it is.
     fn repost(&self, message: gst::Message);
+    /// Posts a warning: something outside is not as it was set, and we go on.
+    fn warn(&self, text: &str);
     /// Whether the application lets that visitor in; may take its time.
     fn authorize(&self, visitor: gst::Structure) -> bool;
     /// ICE servers for that visitor, as JSON; may take its time.

@@ -12,12 +12,12 @@ use str0m::Candidate;
 use str0m::media::Mid;
 use tokio::sync::{mpsc, oneshot};
 
-use super::call::{Call, CallError, CallEvent, EncodedFrame, Sent, datagram};
+use super::call::{self, Call, CallError, CallEvent, EncodedFrame, Sent};
 use super::connection::Connection;
 use super::encoding::Encoded;
 use super::inlet::Inlet;
 use super::lane::Lane;
-use super::sockets::Sockets;
+use super::sockets::{Datagram, Sockets};
 use super::webrtcbin::NeighbourError;
 use crate::logic::connection::EndReason;
 use crate::logic::metrics::Metrics;
@@ -45,7 +45,7 @@ const BATCH: usize = 64;
 const IDLE: Duration = Duration::from_secs(10);
 
 pub enum Command {
-    /// What a peer may be told now.
+    /// What a peer may be told, as soon as every TURN server has answered or was waited for.
     Candidates(oneshot::Sender<Vec<Candidate>>),
     Adopt {
         call: Box<Call>,
@@ -319,11 +319,14 @@ struct Task {
     calls: HashMap<ConnectionId, Driven>,
     /// Whose datagrams come from there; a guess that the call confirms.
     sources: HashMap<SocketAddr, ConnectionId>,
+    /// Offers that wait for candidates, as many as there are places at most.
+    asking: Vec<oneshot::Sender<Vec<Candidate>>>,
 }
 
 enum Woken {
     Command(Option<Command>),
-    Datagram(usize, SocketAddr, SocketAddr),
+    /// `None` is news of a TURN server.
+    Datagram(Option<Datagram>),
     Time,
 }
 
@@ -334,22 +337,26 @@ impl Task {
             metrics,
             calls: HashMap::new(),
             sources: HashMap::new(),
+            asking: Vec::new(),
         }
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut bytes = vec![0; 2048];
-        let mut stun_due = self.sockets.ask_stun_server(Instant::now());
+        let mut stun_due = self.sockets.ask_stun_servers(Instant::now());
         loop {
             let now = Instant::now();
             if stun_due.is_some_and(|due| due <= now) {
-                stun_due = self.sockets.ask_stun_server(now);
+                stun_due = self.sockets.ask_stun_servers(now);
             }
+            let relays_due = self.sockets.tend_relays(now);
+            self.tell_candidates(now);
             let wake = self
                 .calls
                 .values()
                 .map(|driven| driven.call.poll_timeout())
                 .chain(stun_due)
+                .chain(relays_due)
                 .fold(now + IDLE, Instant::min);
             let sockets = &mut self.sockets;
             let woken = tokio::select! {
@@ -357,8 +364,7 @@ impl Task {
                 command = commands.recv() => Woken::Command(command),
                 () = tokio::time::sleep_until(wake.into()), if wake > now => Woken::Time,
                 () = std::future::ready(()), if wake <= now => Woken::Time,
-                (length, source, destination) = poll_fn(|context| sockets.poll_receive(context, &mut bytes)) =>
-                    Woken::Datagram(length, source, destination),
+                datagram = poll_fn(|context| sockets.poll_receive(context, &mut bytes)) => Woken::Datagram(datagram),
             };
             match woken {
                 Woken::Command(Some(Command::ShutDown(done))) => {
@@ -369,18 +375,19 @@ impl Task {
                 Woken::Command(Some(command)) => self.obey(command),
                 Woken::Command(None) => return,
                 Woken::Time => self.tick(),
-                Woken::Datagram(length, source, destination) => {
-                    self.receive(source, destination, &bytes[..length]);
+                Woken::Datagram(None) => {}
+                Woken::Datagram(Some(datagram)) => {
+                    self.receive(&datagram, &bytes);
                     for _ in 1..BATCH {
                         let sockets = &mut self.sockets;
                         let next = poll_fn(|context| {
                             std::task::Poll::Ready(sockets.poll_receive(context, &mut bytes))
                         });
                         match next.await {
-                            std::task::Poll::Ready((length, source, destination)) => {
-                                self.receive(source, destination, &bytes[..length]);
+                            std::task::Poll::Ready(Some(datagram)) => {
+                                self.receive(&datagram, &bytes)
                             }
-                            std::task::Poll::Pending => break,
+                            std::task::Poll::Ready(None) | std::task::Poll::Pending => break,
                         }
                     }
                 }
@@ -392,9 +399,9 @@ impl Task {
         let now = Instant::now();
         match command {
             Command::Candidates(reply) => {
-                // With no address left, the ones we had are as good as any.
-                let _ = self.sockets.refresh();
-                let _ = reply.send(self.sockets.candidates());
+                // Who has hung up meanwhile has left its place to another.
+                self.asking.retain(|reply| !reply.is_closed());
+                self.asking.push(reply);
             }
             Command::Adopt {
                 call,
@@ -417,7 +424,11 @@ impl Task {
                 self.with(&id, now, |_| ());
             }
             Command::Offer { id, sdp, reply } => {
-                let answer = self.with(&id, now, |driven| driven.renegotiate(&sdp, now));
+                let relayed = self.sockets.relayed();
+                let answer = self.with(&id, now, |driven| {
+                    driven.call.add_local(&relayed, now);
+                    driven.renegotiate(&sdp, now)
+                });
                 let _ = reply.send(answer.unwrap_or(Err(OfferRefused::Gone)));
             }
             Command::Ice {
@@ -426,7 +437,11 @@ impl Task {
                 fragment,
                 reply,
             } => {
-                let done = self.with(&id, now, |driven| driven.ice(&if_match, &fragment, now));
+                let relayed = self.sockets.relayed();
+                let done = self.with(&id, now, |driven| {
+                    driven.call.add_local(&relayed, now);
+                    driven.ice(&if_match, &fragment, now)
+                });
                 let _ = reply.send(done.unwrap_or(Err(OfferRefused::Gone)));
             }
             Command::Candidate { id, candidate } => {
@@ -481,12 +496,27 @@ impl Task {
         }
     }
 
-    fn receive(&mut self, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
+    /// Answers those who asked what a peer may be told, unless more is about to come.
+    fn tell_candidates(&mut self, now: Instant) {
+        if self.asking.is_empty() || self.sockets.are_settling(now) {
+            return;
+        }
+        // With no address left, the ones we had are as good as any.
+        let _ = self.sockets.refresh();
+        let candidates = self.sockets.candidates();
+        for reply in self.asking.drain(..) {
+            let _ = reply.send(candidates.clone());
+        }
+    }
+
+    fn receive(&mut self, datagram: &Datagram, bytes: &[u8]) {
         let now = Instant::now();
+        let (source, destination) = (datagram.source, datagram.destination);
+        let bytes = &bytes[..datagram.length];
         if self.sockets.take_stun_answer(source, destination, bytes) {
             return;
         }
-        let Some(input) = datagram(now, source, destination, bytes) else {
+        let Some(input) = call::datagram(now, source, destination, bytes) else {
             return;
         };
         let guess = self.sources.get(&source).cloned();
@@ -512,6 +542,7 @@ impl Task {
             self.metrics.frames_lost(driven.call.frames_lost());
         }
         self.sources.retain(|_, owner| owner != id);
+        self.sockets.forget(id);
     }
 
     /// Does something to a call, then sends and tells what it wants sent and told.
@@ -632,7 +663,12 @@ impl Driven {
 
     fn transmit(&mut self, sockets: &mut Sockets) {
         while let Some(transmit) = self.call.poll_transmit() {
-            sockets.send(transmit.source, transmit.destination, &transmit.contents);
+            sockets.send(
+                self.connection.id(),
+                transmit.source,
+                transmit.destination,
+                &transmit.contents,
+            );
         }
     }
 

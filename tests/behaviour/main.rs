@@ -14,6 +14,7 @@ mod clip;
 mod endings;
 mod framemeta;
 mod framemetaoverlay;
+mod ice_servers;
 mod inferencefilter;
 mod inferencesink;
 mod inferring;

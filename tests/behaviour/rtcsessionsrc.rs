@@ -340,7 +340,7 @@ fn what_a_stun_server_says_is_offered_as_a_candidate() {
         }
     });
     let server = Server::playing(&format!(
-        "rtcsessionsrc listen=http://127.0.0.1:0 ice-addresses=127.0.0.1 stun-server=stun://{stun} max-connections=1000 max-pending=0 video-chain=fakesink"
+        "rtcsessionsrc listen=http://127.0.0.1:0 ice-addresses=127.0.0.1 stun-server=stun://127.0.0.1:9,stun://{stun} max-connections=1000 max-pending=0 video-chain=fakesink"
     ));
     let url = server.url();
     let deadline = Instant::now() + PATIENCE;

@@ -17,7 +17,7 @@ fn offer() -> String {
     change.apply().unwrap().0.to_sdp_string()
 }
 
-fn post(server: &Server, token: &str) -> minreq::Response {
+pub fn post(server: &Server, token: &str) -> minreq::Response {
     minreq::post(format!("{}/whip", server.url()))
         .with_header("Content-Type", "application/sdp")
         .with_header("Authorization", token)

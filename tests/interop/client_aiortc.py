@@ -1,6 +1,7 @@
 """A visitor as anybody would write one with aiortc: one offer, one video track, one data channel.
 
     python client_aiortc.py http://127.0.0.1:8080/offer [--scene three] [--codec H264] [--audio] [--visits N] [--token T]
+        [--rtc-config | --no-ice-servers]
 
 Tells what happens as JSON lines, each with the monotonic time `at`: `answer`, `state`, `open`, `result`, `closing`, `closed`,
 `refused`. Closes when its standard input does or says so, except with --visits: then each visit ends with its first result.
@@ -12,10 +13,13 @@ import fractions
 import json
 import sys
 import time
+import urllib.parse
 
 import aiohttp
 import numpy as np
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender, RTCSessionDescription, VideoStreamTrack
+from aiortc import (
+    MediaStreamTrack, RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpSender, RTCSessionDescription, VideoStreamTrack
+)
 from av import AudioFrame, VideoFrame
 
 import scenes
@@ -67,9 +71,16 @@ class Tone(MediaStreamTrack):
         return frame
 
 
-async def visit(url, scene, codec, audio, until, token=None):
+async def rtc_config(url):
+    """What the server says a connection is made with; aiortc knows no iceTransportPolicy."""
+    async with aiohttp.ClientSession() as http, http.get(urllib.parse.urljoin(url, "/rtc-config")) as response:
+        config = await response.json()
+    return RTCConfiguration([RTCIceServer(**server) for server in config["iceServers"]])
+
+
+async def visit(url, scene, codec, audio, until, token=None, config=None):
     """One connection, from the offer to its end; `until` is told each result and waits for the end."""
-    pc = RTCPeerConnection()
+    pc = RTCPeerConnection(config)
     video = Scene(scene)
     video.sender = pc.addTrack(video)
     if audio:
@@ -148,11 +159,16 @@ async def main():
     parser.add_argument("--audio", action="store_true")
     parser.add_argument("--visits", type=int)
     parser.add_argument("--token")
+    parser.add_argument("--rtc-config", action="store_true")
+    parser.add_argument("--no-ice-servers", action="store_true")
     args = parser.parse_args()
+    config = RTCConfiguration([]) if args.no_ice_servers else None
+    if args.rtc_config:
+        config = await rtc_config(args.url)
     if args.visits is None:
-        await visit(args.url, args.scene, args.codec, args.audio, StandardInput(), args.token)
+        await visit(args.url, args.scene, args.codec, args.audio, StandardInput(), args.token, config)
     for _ in range(args.visits or 0):
-        await visit(args.url, args.scene, args.codec, args.audio, FirstResult(), args.token)
+        await visit(args.url, args.scene, args.codec, args.audio, FirstResult(), args.token, config)
 
 
 if __name__ == "__main__":

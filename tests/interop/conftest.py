@@ -10,12 +10,14 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -26,6 +28,9 @@ PROFILE = os.environ.get("RTCINFERENCE_PROFILE", "debug")
 MODEL = "models/shapes.onnx"
 CHAIN = f"framemeta ! inferencesink model={MODEL}"
 BROWSER_FLAGS = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+ADDRESS = "10.99.0.1"  # where everybody meets who does not on the loopback
+TURN_USER, TURN_PASSWORD = "ann", "s3cr,t"
+TURN_ACCOUNT = "ann:s3cr%2Ct"  # as it is in a URL
 PATIENCE = 20  # seconds until a test stops waiting for something that should have come
 
 
@@ -53,7 +58,7 @@ def new_network():
     if subprocess.run(["ip", "link", "add", link, "type", "veth", "peer", "name", peer], stderr=subprocess.DEVNULL).returncode:
         link = peer = "lo"
         BROWSER_FLAGS.append("--allow-loopback-in-peer-connection")
-    for command in (f"address add 10.99.0.1/32 dev {link}", f"link set {link} up", f"link set {peer} up"):
+    for command in (f"address add {ADDRESS}/32 dev {link}", f"link set {link} up", f"link set {peer} up"):
         subprocess.run(["ip", *command.split()], check=True)
 
 
@@ -155,9 +160,12 @@ class Server(Lines):
     def __init__(self, words, log, *, options=("-m", "-e"), scheme="http", host="127.0.0.1", port=None, inside=(), env=None):
         self.port = port
         self.url = f"{scheme}://{host}:{port}"
+        self.warnings = []  # as they are printed: a message of theirs has no text
         super().__init__([*inside, "gst-launch-1.0", *options, *words], log, env=env)
 
     def parse(self, line, at):
+        if line.startswith("WARNING: from element"):
+            self.warnings.append(line)
         match = Message.LINE.match(line)
         return Message(match, at) if match else None
 
@@ -179,8 +187,8 @@ class Server(Lines):
 class Client(Lines):
     """client_aiortc.py or another script that tells JSON lines, and what it said."""
 
-    def __init__(self, url, log, *args, script="client_aiortc.py", python=sys.executable):
-        super().__init__([str(python), str(HERE / script), url, *args], log)
+    def __init__(self, url, log, *args, script="client_aiortc.py", python=sys.executable, inside=()):
+        super().__init__([*inside, str(python), str(HERE / script), url, *args], log)
 
     def parse(self, line, at):
         return json.loads(line)
@@ -296,3 +304,53 @@ def visit(log):
     yield start
     for client in started:
         client.end()
+
+
+@pytest.fixture
+def coturn(log):
+    """Starts coturn; every one is ended with the test."""
+    program = shutil.which("turnserver")
+    assert program, "no turnserver; run scripts/setup"
+    started = []
+
+    def start(port=None):
+        port = port or free_port()
+        process = subprocess.Popen(
+            [program, "-n", "--no-cli", "--no-tls", "--no-dtls", "--no-multicast-peers", "--log-file", "stdout", "--simple-log"]
+            + ["--pidfile", "/dev/null", "-p", str(port), "-L", ADDRESS, "-a", "-r", "test", "-v"]
+            + ["-u", f"{TURN_USER}:{TURN_PASSWORD}"],
+            stdout=open(log, "ab"), stderr=subprocess.STDOUT, cwd=log.parent,
+        )
+        process.port = port
+        started.append(process)
+        probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        probe.connect((ADDRESS, port))
+        probe.settimeout(0.1)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, f"coturn does not answer; see {log}"
+            try:
+                probe.send(b"\0\1\0\0\x21\x12\xa4\x42" + 12 * b"x")  # a binding request
+                probe.recv(100)
+                break
+            except OSError:
+                time.sleep(0.05)
+        probe.close()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def turn(coturn, account=TURN_ACCOUNT):
+    """The property that names it."""
+    return f"turn-servers=turn://{account}@{ADDRESS}:{coturn.port}?transport=udp"
+
+
+def figure(server, sample):
+    """A figure of /metrics; 0 while it is not there."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as response:
+        found = re.search(rf"^rtcinference_{re.escape(sample)} (\d+)$", response.read().decode(), re.M)
+    return int(found[1]) if found else 0

@@ -9,7 +9,7 @@ from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import sync_playwright
 
 import scenes
-from conftest import ARTIFACTS, BROWSER_FLAGS, CHAIN, PATIENCE, ROOT, free_port
+from conftest import ARTIFACTS, BROWSER_FLAGS, CHAIN, PATIENCE, ROOT, TURN_PASSWORD, figure, free_port, turn
 
 # A second is the promise on an idle machine with a release build; this run has neither.
 FIRST_RESULT_MS = 5000
@@ -293,3 +293,27 @@ def test_page_starts_and_stops_when_it_is_asked_to(plugin_env, page):
             application.stdin.close()
             application.wait(PATIENCE)
     forgive_the_network(page)
+
+
+def test_page_goes_through_the_relay_alone_when_it_is_told_to(coturn, serve, page):
+    server = serve(f'ice-transport-policy=relay video-chain="{CHAIN}" {turn(coturn())}')
+    page.add_init_script(
+        """const Plain = RTCPeerConnection;
+        window.RTCPeerConnection = class extends Plain {
+            constructor(...args) { super(...args); window.connection = this; }
+        };"""
+    )
+    page.goto(server.url)
+    took = start(page)
+    assert isinstance(took, (int, float)), took
+    way = page.evaluate(
+        """async () => {
+            const stats = await connection.getStats();
+            const transport = [...stats.values()].find((entry) => entry.type === "transport");
+            const pair = stats.get(transport.selectedCandidatePairId);
+            return [stats.get(pair.localCandidateId).candidateType, stats.get(pair.remoteCandidateId).candidateType];
+        }"""
+    )
+    assert way == ["relay", "relay"]
+    assert figure(server, 'relay_allocations_total{outcome="made"}') == 1
+    assert TURN_PASSWORD not in page.inner_text("body")

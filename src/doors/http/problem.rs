@@ -57,6 +57,7 @@ impl From<Refusal> for Problem {
         let status = match &refusal {
             Refusal::Place(Refused::Duplicate(_)) => StatusCode::CONFLICT,
             Refusal::Place(Refused::Full(_) | Refused::Leaving(_) | Refused::Closed)
+            | Refusal::NoRelay
             | Refusal::Gone => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::NoSuchConnection(_) => StatusCode::NOT_FOUND,
             Refusal::Place(Refused::Pending(_))

@@ -6,12 +6,12 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::actions;
-use super::settings::{EosPolicy, Plan, PlayingState, Settings};
+use super::settings::{EosPolicy, IceTransportPolicy, Plan, PlayingState, Settings};
 use super::stage::ElementStage;
 use crate::doors::http::{Listener, Serving, is_local};
 use crate::doors::{Door, Host, Rights};
 use crate::logic::connection::Patience;
-use crate::logic::token::{Token, hide_tokens};
+use crate::logic::token::{Token, hide_secrets};
 use crate::peer::call::CallConfig;
 use crate::peer::chain::Chain;
 use crate::peer::codecs::Codec;
@@ -118,6 +118,7 @@ impl RtcSessionSrc {
         let config = SessionConfig {
             call: CallConfig::new(plan.codecs, plan.latency, plan.patience, settings.bitrate()),
             addresses: plan.addresses,
+            ice_servers: plan.ice_servers,
             // A webrtcbin is one end of one connection.
             max_connections: match settings.webrtcbin {
                 Some(_) => 1,
@@ -348,9 +349,9 @@ fn prototype(property: &str, chain: &Chain) -> Result<Prototype, gst::ErrorMessa
     })
 }
 
-/// The launch line that runs, without anybody's token.
+/// The launch line that runs, without anybody's secrets.
 fn launch_line(local: bool, token: Option<&Token>) -> String {
-    let line = hide_tokens(&whole_launch_line(local));
+    let line = hide_secrets(&whole_launch_line(local));
     match token {
         Some(token) => token.hide_in(&line),
         None => line,
@@ -495,9 +496,20 @@ impl ObjectImpl for RtcSessionSrc {
                 text(
                     "stun-server",
                     "STUN server",
-                    "A server that tells how we are seen from outside, stun://HOST:PORT; unset asks nobody",
+                    "Servers that tell how we are seen from outside, stun://HOST:PORT, separated by commas; unset asks nobody. Clients are told of them by GET /rtc-config and WHIP's Link headers, unless request-ice-servers says something else",
                     None,
                 ),
+                text(
+                    "turn-servers",
+                    "TURN servers",
+                    "Relays for visitors that we do not reach directly, turn://USER:PASSWORD@HOST:PORT?transport=udp, separated by commas or spaces, with %XX for characters that have a meaning in a URL; unset is none. Each lends us one address that all connections share. Clients are told of them, account and all, by GET /rtc-config and WHIP's Link headers, unless request-ice-servers says something else; those with transport=tcp or turns: are for clients only. One that does not work is warned of once and tried again",
+                    None,
+                ),
+                glib::ParamSpecEnum::builder::<IceTransportPolicy>("ice-transport-policy")
+                    .nick("ICE transport policy")
+                    .blurb("Whether visitors are reached directly where that can be, or through turn-servers only; clients are told by GET /rtc-config. With relay no local address is told or listened on for media, and while no TURN server relays, offers are refused with HTTP status 503")
+                    .default_value(default.ice_transport_policy)
+                    .build(),
                 text(
                     "video-codecs",
                     "Video codecs",
@@ -657,6 +669,10 @@ impl ObjectImpl for RtcSessionSrc {
                 "udp-port" => settings.udp_port = number(),
                 "ice-addresses" => settings.ice_addresses = text().unwrap_or_default(),
                 "stun-server" => settings.stun_server = text().filter(|server| !server.is_empty()),
+                "turn-servers" => settings.turn_servers = text(),
+                "ice-transport-policy" => {
+                    settings.ice_transport_policy = value.get::<IceTransportPolicy>().expect(TYPED);
+                }
                 "video-codecs" => settings.video_codecs = text().unwrap_or_default(),
                 "latency" => settings.latency = number(),
                 "setup-timeout" => settings.setup_timeout = number(),
@@ -709,6 +725,8 @@ impl ObjectImpl for RtcSessionSrc {
             "udp-port" => settings.udp_port.to_value(),
             "ice-addresses" => settings.ice_addresses.to_value(),
             "stun-server" => settings.stun_server.to_value(),
+            "turn-servers" => settings.turn_servers.to_value(),
+            "ice-transport-policy" => settings.ice_transport_policy.to_value(),
             "video-codecs" => settings.video_codecs.to_value(),
             "latency" => settings.latency.to_value(),
             "setup-timeout" => settings.setup_timeout.to_value(),

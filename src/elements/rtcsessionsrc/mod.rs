@@ -73,7 +73,7 @@
  * | `GET /outputs?webrtc_id=ID` | the results of one as server-sent events: `output` (a result's JSON), `dropped` (`{"dropped":n}`, of a reader more than 64 behind), `end` |
  * | `GET /metrics` | figures as OpenMetrics text; from this machine only |
  * | `GET /healthz` | 200 while the listener serves |
- * | `GET /rtc-config` | `{"iceServers","iceTransportPolicy"}` for a client's RTCPeerConnection, with what `request-ice-servers` says |
+ * | `GET /rtc-config` | `{"iceServers","iceTransportPolicy"}` for a client's RTCPeerConnection, with what `request-ice-servers` says, else stun-server and turn-servers |
  * | `GET /desired-playing-state` | `true`, `false` or `null` as server-sent events, for the page |
  *
  * With `auth-token` all of these but `/healthz` need `Authorization: Bearer TOKEN`, as the doors do; without the header they
@@ -86,12 +86,21 @@
  * A connection that we end is told why, as the last text on its data channel:
  * `{"errors":[…],"processing_complete":true,"termination_reason":"time-limit","detail":…}`.
  *
+ * ## Relays
+ *
+ * Each of `turn-servers` lends us one address, which is a candidate of every connection; clients are told of the same
+ * servers by `/rtc-config`, which the built-in page asks. With `ice-transport-policy=relay` there are no other candidates, and
+ * an offer that comes while no TURN server relays is refused with 503, as `no-relay`. An offer waits for a server's first
+ * answer until two seconds after READY, and never for one that failed. What fails or is lost is tried again, with pauses
+ * of 1 to 60 s, and is one warning on the bus for each time that it stops working. Our side speaks plain UDP to the servers
+ * and is lent IPv4 addresses.
+ *
  * ## Broadcasting programs
  *
  * The door `whip` is WHIP (RFC 9725): `POST /whip` with an offer as `application/sdp`, then `PATCH` (more candidates,
  * or an ICE restart) and `DELETE` at the answer's `Location`, `/whip/{id}`. Nothing is sent back to such a client,
- * whatever its chains make. What `request-ice-servers` says is in the answer's `Link` headers, and its `Authorization`
- * is in what `authorize` is asked.
+ * whatever its chains make. The servers that `/rtc-config` names are in the answer's `Link` headers, and its
+ * `Authorization` is in what `authorize` is asked.
  *
  * ## A webrtcbin of one's own
  *
@@ -148,7 +157,7 @@ mod imp;
 mod settings;
 mod stage;
 
-pub use settings::{EosPolicy, PlayingState};
+pub use settings::{EosPolicy, IceTransportPolicy, PlayingState};
 
 glib::wrapper! {
     pub struct RtcSessionSrc(ObjectSubclass<imp::RtcSessionSrc>)
@@ -170,7 +179,11 @@ impl RtcSessionSrc {
 }
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    for kind in [EosPolicy::static_type(), PlayingState::static_type()] {
+    for kind in [
+        EosPolicy::static_type(),
+        IceTransportPolicy::static_type(),
+        PlayingState::static_type(),
+    ] {
         kind.mark_as_plugin_api(gst::PluginAPIFlags::empty());
     }
     gst::Element::register(

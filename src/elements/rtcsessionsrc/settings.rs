@@ -12,6 +12,9 @@ use crate::doors::http::Listen;
 use crate::doors::tls::{Tls, Unusable};
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::Patience;
+use crate::logic::ice_servers::{
+    MAX_SERVERS, StunServer, TransportPolicy, TurnServer, as_json, without_accounts, words,
+};
 use crate::logic::media::Media;
 use crate::logic::origins::Origin;
 use crate::logic::token::Token;
@@ -55,6 +58,31 @@ pub enum PlayingState {
     Stopped,
 }
 
+/// How visitors may be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstRtcSessionSrcIceTransportPolicy")]
+#[repr(i32)]
+pub enum IceTransportPolicy {
+    /// Directly where that can be.
+    #[default]
+    #[enum_value(
+        name = "Directly where that can be, else through a relay",
+        nick = "all"
+    )]
+    All,
+    #[enum_value(name = "Through a relay of turn-servers only", nick = "relay")]
+    Relay,
+}
+
+impl From<IceTransportPolicy> for TransportPolicy {
+    fn from(policy: IceTransportPolicy) -> Self {
+        match policy {
+            IceTransportPolicy::All => Self::All,
+            IceTransportPolicy::Relay => Self::Relay,
+        }
+    }
+}
+
 impl PlayingState {
     pub fn as_wish(self) -> Option<bool> {
         match self {
@@ -82,6 +110,8 @@ pub struct Settings {
     pub udp_port: u32,
     pub ice_addresses: String,
     pub stun_server: Option<String>,
+    pub turn_servers: Option<String>,
+    pub ice_transport_policy: IceTransportPolicy,
     pub video_codecs: String,
     /// Milliseconds, as all times here; 0 is none.
     pub latency: u32,
@@ -125,6 +155,8 @@ impl Default for Settings {
             udp_port: 0,
             ice_addresses: String::new(),
             stun_server: None,
+            turn_servers: None,
+            ice_transport_policy: IceTransportPolicy::All,
             video_codecs: "vp8,h264".into(),
             latency: 150,
             setup_timeout: 10_000,
@@ -178,6 +210,8 @@ pub struct Plan {
     /// With `listen=https://…`, and only then.
     pub tls: Option<Tls>,
     pub addresses: Addresses,
+    /// STUN and TURN servers that clients are told of, as RTCConfiguration.iceServers.
+    pub ice_servers: String,
     /// Video codecs in order of preference, then audio.
     pub codecs: Vec<Codec>,
     pub latency: Duration,
@@ -252,6 +286,15 @@ impl Settings {
                     .map_err(|e| impossible("doors", &self.doors, e))
             })
             .collect::<Result<Vec<Door>, _>>()?;
+        let stun_servers = stun_servers(self.stun_server.as_deref().unwrap_or_default())?;
+        let turn_servers = turn_servers(self.turn_servers.as_deref().unwrap_or_default())?;
+        if self.ice_transport_policy == IceTransportPolicy::Relay
+            && !turn_servers.iter().any(TurnServer::is_ours_too)
+        {
+            let problem = "turn-servers names no relay that our own side speaks to, which it does over plain UDP; \
+                           turn-servers=turn://USER:PASSWORD@HOST:PORT is right";
+            return Err(impossible("ice-transport-policy", "relay", problem));
+        }
         let addresses = Addresses {
             port: self.udp_port as u16,
             only: words(&self.ice_addresses)
@@ -263,7 +306,12 @@ impl Settings {
                     );
                     impossible("ice-addresses", &self.ice_addresses, problem)
                 })?,
-            stun_server: self.stun_server.as_deref().map(resolve_stun).transpose()?,
+            stun_servers: stun_servers
+                .iter()
+                .map(|server| self.resolve_stun(server))
+                .collect::<Result<_, _>>()?,
+            turn_servers: turn_servers.clone(),
+            policy: self.ice_transport_policy.into(),
         };
         let listen = self
             .listen
@@ -280,6 +328,7 @@ impl Settings {
                 .map_err(|error| impossible("allowed-origins", &self.allowed_origins, error))?,
             token: token(self.auth_token.as_deref())?,
             addresses,
+            ice_servers: as_json(&stun_servers, &turn_servers),
             codecs: self.codecs(video_chain.as_ref(), audio_chain.as_ref())?,
             latency: Duration::from_millis(self.latency.into()),
             patience: Patience {
@@ -320,6 +369,17 @@ impl Settings {
             }
             None => Ok(()),
         }
+    }
+
+    fn resolve_stun(&self, server: &StunServer) -> Result<SocketAddr, Impossible> {
+        let value = self.stun_server.as_deref().unwrap_or_default();
+        let bad = |problem: String| impossible("stun-server", value, problem);
+        let mut found = (server.0.host.as_str(), server.0.port)
+            .to_socket_addrs()
+            .map_err(|error| bad(format!("{}: {error}; stun://HOST:PORT is right", server.0)))?;
+        found
+            .next()
+            .ok_or_else(|| bad(format!("{} has no address", server.0)))
     }
 
     fn tls(&self, listen: &Listen) -> Result<Option<Tls>, Impossible> {
@@ -395,12 +455,6 @@ fn milliseconds(value: u32) -> Option<Duration> {
     (value > 0).then(|| Duration::from_millis(value.into()))
 }
 
-fn words(list: &str) -> impl Iterator<Item = &str> {
-    list.split([',', ' '])
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
-}
-
 fn token(value: Option<&str>) -> Result<Option<Token>, Impossible> {
     let Some(value) = value else {
         return Ok(None);
@@ -412,19 +466,38 @@ fn token(value: Option<&str>) -> Result<Option<Token>, Impossible> {
         .map_err(|error| impossible("auth-token", "…", error))
 }
 
-fn resolve_stun(value: &str) -> Result<SocketAddr, Impossible> {
-    let bad = |problem: String| impossible("stun-server", value, problem);
-    let address = value.trim_start_matches("stun:").trim_start_matches("//");
-    let with_port = match address.parse::<SocketAddr>().is_ok() || address.contains(':') {
-        true => address.to_owned(),
-        false => format!("{address}:3478"),
-    };
-    let mut found = with_port
-        .to_socket_addrs()
-        .map_err(|error| bad(format!("{error}; stun://HOST:PORT is right")))?;
-    found
-        .next()
-        .ok_or_else(|| bad("the name has no address".into()))
+fn stun_servers(value: &str) -> Result<Vec<StunServer>, Impossible> {
+    let servers: Result<Vec<_>, _> = words(value).map(str::parse).collect();
+    let servers = servers.map_err(|error| impossible("stun-server", value, error))?;
+    if servers.len() > MAX_SERVERS {
+        return Err(impossible("stun-server", value, too_many()));
+    }
+    Ok(servers)
+}
+
+fn turn_servers(value: &str) -> Result<Vec<TurnServer>, Impossible> {
+    let bad = |problem: String| impossible("turn-servers", &without_accounts(value), problem);
+    let mut servers: Vec<TurnServer> = Vec::new();
+    for word in words(value) {
+        let server = word
+            .parse()
+            .map_err(|error| bad(format!("{}: {error}", without_accounts(word))))?;
+        servers.push(server);
+    }
+    if servers.len() > MAX_SERVERS {
+        return Err(bad(too_many()));
+    }
+    for server in servers.iter().filter(|server| !server.is_ours_too()) {
+        gst::warning!(
+            super::imp::CAT,
+            "turn-servers: {server} is for clients only; our own side speaks plain UDP to a TURN server"
+        );
+    }
+    Ok(servers)
+}
+
+fn too_many() -> String {
+    format!("at most {MAX_SERVERS} servers are taken")
 }
 
 /// The files `ID.launch` of a folder, read once: what is asked for later is looked up by its id and never on a disk.

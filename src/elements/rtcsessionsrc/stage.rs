@@ -94,6 +94,12 @@ impl Stage for ElementStage {
         }
     }
 
+    fn warn(&self, text: &str) {
+        if let Some(element) = self.element.upgrade() {
+            gst::element_warning!(element, gst::ResourceError::OpenReadWrite, ("{text}"));
+        }
+    }
+
     fn authorize(&self, visitor: gst::Structure) -> bool {
         self.element
             .upgrade()
