@@ -25,6 +25,7 @@ use crate::logic::wire::sdpfrag::{Credentials, Fragment};
 use crate::logic::wire::whip::IfMatch;
 
 mod channels;
+mod inside;
 mod lines;
 mod sending;
 mod visit;

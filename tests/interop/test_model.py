@@ -15,6 +15,23 @@ def test_held_out_scenes_reach_the_promised_map():
     subprocess.run(command, cwd=ROOT, check=True, timeout=600)
 
 
+# The class that most of the next nine results are surest of: one picture may have been coded badly on its way.
+MOST_OFTEN_BEST = f"""() => new Promise((done) => {{
+    const named = {{}};
+    let seen = rtcinference.results, left = 9;
+    (function look() {{
+        if (rtcinference.results > seen && {SEEN}.length > 0) {{
+            seen = rtcinference.results;
+            const best = {SEEN}.reduce((a, b) => (b.confidence > a.confidence ? b : a)).class;
+            named[best] = (named[best] || 0) + 1;
+            left -= 1;
+        }}
+        if (left === 0) done(Object.entries(named).sort((a, b) => b[1] - a[1])[0][0]);
+        else requestAnimationFrame(look);
+    }})();
+}})"""
+
+
 def test_drawings_on_the_page_are_named_right(serve, page):
     """Replays the recorded drawings with the pointer, as a visitor draws them."""
     drawings = json.loads((ROOT / "tests/data/strokes.json").read_text())["drawings"]
@@ -29,7 +46,7 @@ def test_drawings_on_the_page_are_named_right(serve, page):
         draw(page, drawing["strokes"])
         # Frames of the unfinished drawing are still under way.
         until(page, f"rtcinference.results >= {page.evaluate('rtcinference.results')} + 8 && {SEEN}.length > 0")
-        best = page.evaluate(f"{SEEN}.reduce((a, b) => (b.confidence > a.confidence ? b : a)).class")
+        best = page.evaluate(MOST_OFTEN_BEST)
         if best != drawing["label"]:
             wrong.append((number, drawing["label"], best))
         page.click("#clear")

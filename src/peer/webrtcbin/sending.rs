@@ -13,7 +13,7 @@ use gst_webrtc::WebRTCRTPTransceiver;
 
 use super::lines::media_of;
 use crate::logic::media::Media;
-use crate::logic::wire::sdp_gate::{GatedLine, Offered};
+use crate::logic::wire::sdp_gate::{GatedLine, Offered, TRANSPORT_CC};
 
 /// Instead of a payload type: nobody is there; and: things pass as they are, to be offered.
 const CLOSED: u8 = u8::MAX;
@@ -148,6 +148,27 @@ impl Source {
             }
         }
         gst::PadProbeReturn::Ok
+    }
+}
+
+impl GatedLine {
+    /// What is asked of a peer that offers a codec on it.
+    pub(super) fn caps(&self, codec: &Offered) -> gst::Caps {
+        let mut caps = gst::Structure::builder("application/x-rtp")
+            .field("media", &self.kind)
+            .field("encoding-name", &codec.name)
+            .field("clock-rate", codec.clock_rate as i32)
+            .field("payload", i32::from(codec.payload_type))
+            .build();
+        for feedback in ["nack", "nack pli", "ccm fir", "transport-cc"] {
+            if codec.feedback.iter().any(|said| said == feedback) {
+                caps.set(format!("rtcp-fb-{}", feedback.replace(' ', "-")), true);
+            }
+        }
+        if let Some(id) = self.transport_cc {
+            caps.set(format!("extmap-{id}"), TRANSPORT_CC);
+        }
+        gst::Caps::from(caps)
     }
 }
 

@@ -12,11 +12,12 @@ use gst_webrtc::{
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::inside::say_goodbye;
 use super::lines::Line;
 use crate::logic::connection::{EndReason, Patience, Watchdog};
 use crate::logic::rate_limit::RateLimit;
 use crate::logic::wire::sdp::MAX_MEDIA_LINES;
-use crate::logic::wire::sdp_gate::{GatedLine, Offered, TRANSPORT_CC};
+use crate::logic::wire::sdp_gate::GatedLine;
 use crate::logic::wire::sdpfrag::Credentials;
 use crate::peer::connection::Connection;
 
@@ -28,12 +29,6 @@ const GATHERING: Duration = Duration::from_secs(2);
 const OFFERS_PER_SECOND: u32 = 2;
 /// Candidates of one connection that are taken.
 const MAX_CANDIDATES: u32 = 200;
-/// Elements in a webrtcbin that say ERROR for what a peer does, or a branch.
-const MUFFLED: [&str; 8] = [
-    "dtlsdec", "dtlsenc", "nicesrc", "queue", "sctpdec", "sctpenc", "srtpdec", "srtpenc",
-];
-/// What the last word of DTLS may take.
-const GOODBYE: Duration = Duration::from_millis(250);
 /// What stopping it may take.
 const STOPPING: Duration = Duration::from_secs(1);
 
@@ -144,6 +139,10 @@ impl Visit {
         *lock(&self.guard) = Some(guard.abort_handle());
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        lock(&self.watchdog).is_connected()
+    }
+
     pub(super) fn end_with(&self, reason: EndReason, detail: Option<String>) {
         if let Some(connection) = self.connection() {
             connection.end(reason, detail);
@@ -157,10 +156,12 @@ impl Visit {
 
     /// Nothing of it is heard any more.
     fn ignore(&self) {
-        for handler in lock(&self.handlers).drain(..) {
+        let handlers = std::mem::take(&mut *lock(&self.handlers));
+        for handler in handlers {
             self.webrtcbin.disconnect(handler);
         }
-        for (transport, handler) in lock(&self.transports).drain(..) {
+        let transports = std::mem::take(&mut *lock(&self.transports));
+        for (transport, handler) in transports {
             transport.disconnect(handler);
         }
         if let Some(guard) = lock(&self.guard).take() {
@@ -228,7 +229,7 @@ impl Visit {
                 }
             }
             WebRTCPeerConnectionState::Failed => {
-                let failed = match lock(&self.watchdog).is_connected() {
+                let failed = match self.is_connected() {
                     true => EndReason::PeerLost,
                     false => EndReason::SetupFailed,
                 };
@@ -241,8 +242,8 @@ impl Visit {
 
     /// A pad that only receives: what is asked for of the peer is said here, the one time that it is read.
     fn on_transceiver(&self, transceiver: &WebRTCRTPTransceiver) {
-        let offered = lock(&self.offered);
-        let Some(line) = offered.get(transceiver.mlineindex() as usize) else {
+        let at = transceiver.mlineindex() as usize;
+        let Some(line) = lock(&self.offered).get(at).cloned() else {
             return;
         };
         let mut wanted = gst::Caps::new_empty();
@@ -266,71 +267,6 @@ impl Visit {
         let known = lines.iter().any(|line| line.is_of(pad));
         if !known && lines.len() < MAX_MEDIA_LINES {
             lines.push(Line::watch(pad, &me));
-        }
-    }
-
-    /// An element of its own: what the peer sends comes by, and what is an end there is no error here.
-    fn on_element(&self, element: &gst::Element) {
-        let factory = element.factory().map(|factory| factory.name());
-        let factory = factory.as_deref().unwrap_or_default();
-        if factory == "nicesrc"
-            && let Some(pad) = element.static_pad("src")
-        {
-            let me = self.weak();
-            let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
-            pad.add_probe(mask, move |_, _| match me.upgrade() {
-                Some(visit) => {
-                    visit.on_sign_of_life();
-                    gst::PadProbeReturn::Ok
-                }
-                None => gst::PadProbeReturn::Remove,
-            });
-        }
-        if factory == "rtpulpfecdec" {
-            tell_caps_early(element);
-        }
-        if MUFFLED.contains(&factory) {
-            self.muffle(element, factory.to_owned());
-        }
-    }
-
-    /// What goes wrong in these is this connection's trouble; as an ERROR message it would end the whole pipeline.
-    fn muffle(&self, element: &gst::Element, factory: String) {
-        let bus = gst::Bus::new();
-        let (me, of) = (self.weak(), self.webrtcbin.downgrade());
-        bus.set_sync_handler(move |_, message| {
-            if let gst::MessageView::Error(error) = message.view() {
-                if let Some(visit) = me.upgrade() {
-                    visit.on_trouble(&factory, &error.error().to_string());
-                }
-            } else if let Some(webrtcbin) = of.upgrade() {
-                let _ = webrtcbin.post_message(message.clone());
-            }
-            gst::BusSyncReply::Drop
-        });
-        element.set_bus(Some(&bus));
-    }
-
-    fn on_trouble(&self, factory: &str, error: &str) {
-        gst::debug!(
-            crate::peer::CAT,
-            "{}: {factory}: {error}",
-            self.webrtcbin.name()
-        );
-        let detail = Some(format!("{factory}: {error}"));
-        match factory {
-            // It fails when the peer has closed its channels.
-            "sctpenc" | "sctpdec" => self.end_with(EndReason::ClientClosed, None),
-            "dtlsenc" | "dtlsdec" => match lock(&self.watchdog).is_connected() {
-                true => self.end_with(EndReason::PeerLost, detail),
-                false => self.end_with(EndReason::SetupFailed, detail),
-            },
-            // What its branches refuse comes up to there.
-            _ => {
-                if let Some(connection) = self.connection() {
-                    connection.fail(format!("{factory}: {error}"));
-                }
-            }
         }
     }
 
@@ -468,82 +404,6 @@ impl Visit {
             });
         stopping.is_ok() && over.recv_timeout(STOPPING).is_ok()
     }
-}
-
-impl GatedLine {
-    /// What is asked of a peer that offers a codec on it.
-    pub(super) fn caps(&self, codec: &Offered) -> gst::Caps {
-        let mut caps = gst::Structure::builder("application/x-rtp")
-            .field("media", &self.kind)
-            .field("encoding-name", &codec.name)
-            .field("clock-rate", codec.clock_rate as i32)
-            .field("payload", i32::from(codec.payload_type))
-            .build();
-        for feedback in ["nack", "nack pli", "ccm fir", "transport-cc"] {
-            if codec.feedback.iter().any(|said| said == feedback) {
-                caps.set(format!("rtcp-fb-{}", feedback.replace(' ', "-")), true);
-            }
-        }
-        if let Some(id) = self.transport_cc {
-            caps.set(format!("extmap-{id}"), TRANSPORT_CC);
-        }
-        gst::Caps::from(caps)
-    }
-}
-
-/// Has DTLS say that it is over: stopped as it is, a webrtcbin leaves its peer to find out.
-fn say_goodbye(webrtcbin: &gst::Element) {
-    let inner = webrtcbin.downcast_ref::<gst::Bin>().into_iter();
-    let inner = inner.flat_map(|bin| bin.iterate_recurse().into_iter().flatten());
-    let is_encoder =
-        |element: &gst::Element| element.factory().is_some_and(|f| f.name() == "dtlsenc");
-    for encoder in inner.filter(is_encoder) {
-        let (Some(sink), Some(src)) = (encoder.static_pad("sink"), encoder.static_pad("src"))
-        else {
-            continue;
-        };
-        let (said, over) = std::sync::mpsc::channel();
-        src.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-            if let Some(gst::PadProbeData::Event(event)) = &info.data
-                && event.type_() == gst::EventType::Eos
-            {
-                let _ = said.send(());
-            }
-            gst::PadProbeReturn::Ok
-        });
-        sink.send_event(gst::event::Eos::new());
-        // Whether it was said or not, nothing more can be done.
-        let _ = over.recv_timeout(GOODBYE);
-    }
-}
-
-/// Lets who links a pad of the webrtcbin know what will come out of it.
-///
-/// This element stands before every such pad, and takes anything until its first packet: a launch line with a
-/// capsfilter for video and one for audio would link whichever pad comes first to the first of them.
-fn tell_caps_early(decoder: &gst::Element) {
-    let (Some(sink), Some(src)) = (decoder.static_pad("sink"), decoder.static_pad("src")) else {
-        return;
-    };
-    let sink = sink.downgrade();
-    src.add_probe(gst::PadProbeType::QUERY_UPSTREAM, move |_, info| {
-        let Some(gst::PadProbeData::Query(query)) = &mut info.data else {
-            return gst::PadProbeReturn::Ok;
-        };
-        let upstream = sink.upgrade().and_then(|sink| sink.peer());
-        let (gst::QueryViewMut::Caps(query), Some(caps)) = (
-            query.view_mut(),
-            upstream.and_then(|pad| pad.current_caps()),
-        ) else {
-            return gst::PadProbeReturn::Ok;
-        };
-        let caps = match query.filter_owned() {
-            Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
-            None => caps,
-        };
-        query.set_result(&caps);
-        gst::PadProbeReturn::Handled
-    });
 }
 
 impl Drop for Visit {
