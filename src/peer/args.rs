@@ -43,6 +43,10 @@ pub fn from_json(
     fields: &serde_json::Map<String, serde_json::Value>,
     open: &[String],
 ) -> Result<gst::Structure, ArgsError> {
+    // Each is looked for among those before it.
+    if fields.len() > MAX_ARGS {
+        return Err(ArgsError::TooMany);
+    }
     let mut args = gst::Structure::new_empty("args");
     for (field, value) in fields {
         let mut letters = field.chars();
@@ -329,5 +333,18 @@ mod tests {
         let many = args(&format!("a, {}", many.join(", ")));
         assert_eq!(first.with(&many).unwrap_err(), ArgsError::TooMany);
         assert!(args("a, i.silent=true").event().is_none());
+    }
+
+    #[test]
+    fn clients_are_told_of_too_many_before_any_is_looked_at() {
+        gst::init().unwrap();
+        let fields = |count: usize| {
+            let fields = (0..count).map(|n| (format!("f{n}"), n.into()));
+            fields.collect::<serde_json::Map<_, _>>()
+        };
+        let kept = from_json(&fields(MAX_ARGS), &[]).unwrap();
+        assert_eq!(kept.n_fields(), MAX_ARGS);
+        let many = from_json(&fields(20_000), &[]);
+        assert_eq!(many.unwrap_err(), ArgsError::TooMany);
     }
 }
