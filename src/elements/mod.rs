@@ -1,7 +1,7 @@
 //! The elements. They never import each other; they meet through pads, metas, events and messages. What several have in
 //! common is a module beside them.
 
-mod framemeta;
+pub(crate) mod framemeta;
 mod framemetaoverlay;
 mod inference;
 mod inferencefilter;

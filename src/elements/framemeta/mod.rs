@@ -22,7 +22,7 @@
 use gst::{glib, prelude::*};
 
 mod imp;
-mod rtp;
+pub(crate) mod rtp;
 
 glib::wrapper! {
     pub struct FrameMeta(ObjectSubclass<imp::FrameMeta>)
