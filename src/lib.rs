@@ -22,6 +22,11 @@ pub mod meta;
 pub mod peer;
 pub mod runtime;
 
+/// What the fuzzer has found and kept goes through its parser in every test run.
+#[cfg(test)]
+#[path = "../bench/fuzz/targets.rs"]
+mod fuzz_targets;
+
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     elements::register(plugin)
 }

@@ -1,6 +1,8 @@
 //! Arguments that an application gives to a connection: properties of a chain's elements, and an event for
 //! whoever in the chain reads it.
 
+use std::collections::BTreeSet;
+
 use gst::glib;
 use gst::prelude::*;
 
@@ -20,7 +22,7 @@ pub enum ArgsError {
         element: String,
         property: String,
     },
-    #[error("{field}: {value} is no text, number, truth value or list of such")]
+    #[error("{field}: {value} is no text, number, truth value or list of one of these")]
     Json { field: String, value: String },
     #[error(
         "{0:?} is no name of an argument; letters, digits, -, _ and . are right, a letter first"
@@ -43,6 +45,10 @@ pub fn from_json(
     fields: &serde_json::Map<String, serde_json::Value>,
     open: &[String],
 ) -> Result<gst::Structure, ArgsError> {
+    // Each is looked for among those before it.
+    if fields.len() > MAX_ARGS {
+        return Err(ArgsError::TooMany);
+    }
     let mut args = gst::Structure::new_empty("args");
     for (field, value) in fields {
         let mut letters = field.chars();
@@ -65,21 +71,63 @@ pub fn from_json(
     Ok(args)
 }
 
+/// What a value is made of; numbers from the narrowest to the widest, then what is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Int,
+    Int64,
+    Double,
+    Bool,
+    Text,
+}
+
+/// A GStreamer array holds values of one type, those of arrays within it too.
 fn from_json_value(value: &serde_json::Value) -> Option<glib::SendValue> {
+    let mut kinds = BTreeSet::new();
+    collect_kinds(value, &mut kinds);
+    let widest = kinds.last().copied();
+    match kinds.len() <= 1 || widest <= Some(Kind::Double) {
+        true => from_json_value_as(value, widest),
+        false => None,
+    }
+}
+
+fn collect_kinds(value: &serde_json::Value, kinds: &mut BTreeSet<Kind>) {
+    use serde_json::Value;
+    let kind = match value {
+        Value::Bool(_) => Kind::Bool,
+        Value::String(_) => Kind::Text,
+        Value::Number(number) => match number.as_i64().map(i32::try_from) {
+            Some(Ok(_)) => Kind::Int,
+            Some(Err(_)) => Kind::Int64,
+            None => Kind::Double,
+        },
+        Value::Array(items) => return items.iter().for_each(|item| collect_kinds(item, kinds)),
+        Value::Null | Value::Object(_) => return,
+    };
+    kinds.insert(kind);
+}
+
+/// Numbers become that kind of number.
+fn from_json_value_as(
+    value: &serde_json::Value,
+    number_kind: Option<Kind>,
+) -> Option<glib::SendValue> {
     use serde_json::Value;
     Some(match value {
         Value::Bool(value) => value.to_send_value(),
-        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => match i32::try_from(whole) {
-                Ok(small) => small.to_send_value(),
-                Err(_) => whole.to_send_value(),
-            },
-            (None, number) => number?.to_send_value(),
+        Value::Number(number) => match number_kind {
+            Some(Kind::Int) => i32::try_from(number.as_i64()?).ok()?.to_send_value(),
+            Some(Kind::Int64) => number.as_i64()?.to_send_value(),
+            _ => number.as_f64()?.to_send_value(),
         },
         // A GStreamer string ends with the first NUL.
         Value::String(text) if !text.contains('\0') => text.to_send_value(),
         Value::Array(items) => {
-            let items: Option<Vec<_>> = items.iter().map(from_json_value).collect();
+            let items = items.iter();
+            let items: Option<Vec<_>> = items
+                .map(|item| from_json_value_as(item, number_kind))
+                .collect();
             gst::Array::new(items?).to_send_value()
         }
         _ => return None,
@@ -329,5 +377,45 @@ mod tests {
         let many = args(&format!("a, {}", many.join(", ")));
         assert_eq!(first.with(&many).unwrap_err(), ArgsError::TooMany);
         assert!(args("a, i.silent=true").event().is_none());
+    }
+
+    #[test]
+    fn lists_hold_values_of_one_type_and_numbers_become_the_widest() {
+        gst::init().unwrap();
+        let list = |items: serde_json::Value| {
+            let fields = serde_json::Map::from_iter([("list".to_owned(), items)]);
+            let args = from_json(&fields, &[])?;
+            let list = args.get::<gst::ArrayRef>("list").unwrap();
+            Ok(list.iter().map(|item| item.type_()).collect::<Vec<_>>())
+        };
+        use glib::Type;
+        use serde_json::json;
+        for (items, types) in [
+            (json!([]), vec![]),
+            (json!([1, 2]), vec![Type::I32; 2]),
+            (json!([1, 5_000_000_000_u64]), vec![Type::I64; 2]),
+            (json!([1, 2.5, u64::MAX]), vec![Type::F64; 3]),
+            (json!(["a", "b"]), vec![Type::STRING; 2]),
+            (json!([[1], [2.5], []]), vec![gst::Array::static_type(); 3]),
+        ] {
+            assert_eq!(list(items.clone()), Ok(types), "{items}");
+        }
+        for items in [json!([1, "a"]), json!([true, 1]), json!([[1], ["a"]])] {
+            let refused = list(items.clone());
+            assert!(matches!(refused, Err(ArgsError::Json { .. })), "{items}");
+        }
+    }
+
+    #[test]
+    fn clients_are_told_of_too_many_before_any_is_looked_at() {
+        gst::init().unwrap();
+        let fields = |count: usize| {
+            let fields = (0..count).map(|n| (format!("f{n}"), n.into()));
+            fields.collect::<serde_json::Map<_, _>>()
+        };
+        let kept = from_json(&fields(MAX_ARGS), &[]).unwrap();
+        assert_eq!(kept.n_fields(), MAX_ARGS);
+        let many = from_json(&fields(20_000), &[]);
+        assert_eq!(many.unwrap_err(), ArgsError::TooMany);
     }
 }

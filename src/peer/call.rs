@@ -24,9 +24,9 @@ use super::lane::{NetworkNews, SendLine};
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::{EndReason, Patience, Watchdog};
 use crate::logic::frame_gate::{FrameGate, Verdict};
-use crate::logic::return_lines::Assigned;
+use crate::logic::return_lines::{Assigned, MediaLine};
 use crate::logic::wire::dialect::Payload;
-use crate::logic::wire::sdp::CheckedOffer;
+use crate::logic::wire::sdp::{CheckedOffer, unanswered_line};
 
 /// Most data channels of one connection that are listened to.
 const MAX_CHANNELS: usize = 64;
@@ -663,12 +663,22 @@ pub fn datagram(
 }
 
 fn parse_offer(offer: &CheckedOffer) -> Result<SdpOffer, CallError> {
-    SdpOffer::from_sdp_string(&offer.sdp).map_err(|error| {
+    let parsed = SdpOffer::from_sdp_string(&offer.sdp).map_err(|error| {
         // The parser says where it stopped as an address in our memory, which is nobody's business.
         let text = error.to_string();
         let lines = text.lines().filter(|line| !line.contains("PointerOffset"));
         CallError::Sdp(lines.collect::<Vec<_>>().join("; "))
-    })
+    })?;
+    // It stops at a protocol that it does not know, and answers no line of a kind that it does not know: it says nothing of
+    // either, and the answer fits no offer.
+    match unanswered_line(&parsed.to_sdp_string(), &offer.media) {
+        None => Ok(parsed),
+        Some(line) => {
+            let MediaLine { mid, kind, .. } = line;
+            let text = format!("the m-line with mid {mid:?}, {kind:?}, or what stands in it");
+            Err(CallError::Sdp(text))
+        }
+    }
 }
 
 fn codec_of(codec: StrCodec) -> Option<Codec> {
@@ -703,4 +713,34 @@ fn rtc_config(config: &CallConfig, offer: &CheckedOffer) -> str0m::RtcConfig {
         Codec::H264 => rtc.enable_h264(true),
         Codec::Opus => rtc.enable_opus(true, false),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::return_lines::Returns;
+    use crate::logic::wire::sdp::check_offer;
+
+    #[test]
+    fn an_offer_with_a_line_that_is_not_understood_is_refused_and_the_line_named() {
+        let line = |mid: &str, kind: &str, protocol: &str| {
+            format!(
+                "m={kind} 9 {protocol} 96\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\na=sendrecv\r\na=rtpmap:96 VP8/90000\r\n"
+            )
+        };
+        let offer = |kind: &str, protocol: &str| {
+            let known = line("a", "video", "UDP/TLS/RTP/SAVPF");
+            let text = format!(
+                "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=fingerprint:sha-256 00:11\r\n\
+                 a=ice-ufrag:user\r\na=ice-pwd:twenty-two-characters!\r\n{known}{}",
+                line("b", kind, protocol)
+            );
+            check_offer(&text, &[], &Returns::default()).unwrap()
+        };
+        parse_offer(&offer("video", "UDP/TLS/RTP/SAVPF")).unwrap();
+        for (kind, protocol) in [("video", "RTP/AVP"), ("text", "UDP/DTLS/SCTP")] {
+            let error = parse_offer(&offer(kind, protocol)).unwrap_err().to_string();
+            assert!(error.contains("mid \"b\""), "{error}");
+        }
+    }
 }

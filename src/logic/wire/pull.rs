@@ -82,7 +82,18 @@ impl Pull {
         let port = kind.port(&scheme).ok_or_else(bad)?;
         let authority = uri.authority().ok_or_else(bad)?;
         let host = authority.host();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        // What is no address in brackets has none: players would read another host out of it.
+        let bracketed = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let host = match bracketed {
+            Some(address) => address.parse::<Ipv6Addr>().map(|_| address),
+            None => Ok(host),
+        };
+        let host = host.map_err(|_| bad())?;
+        if bracketed.is_none() && host.contains(['[', ']', ':']) {
+            return Err(bad());
+        }
         let user = match authority.as_str().rsplit_once('@') {
             Some((user, _)) => {
                 let (name, password) = user.split_once(':').unwrap_or((user, ""));
@@ -245,6 +256,9 @@ mod tests {
             (Kind::Mjpeg, "/etc/passwd"),
             (Kind::Mjpeg, "http:///a"),
             (Kind::Mjpeg, "http://a b/"),
+            (Kind::Rtsp, "rtsps://a[::1]b"),
+            (Kind::Rtsp, "rtsps://[[::1]]"),
+            (Kind::Mjpeg, "https://[cam.lan]/"),
         ] {
             assert!(Pull::parse(text, kind).is_err(), "{text}");
         }

@@ -361,6 +361,16 @@ pub fn rejected_line<'a>(answer: &str, offered: &'a [MediaLine]) -> Option<&'a M
     Some(line)
 }
 
+/// The first line that an answer would lack: its kind is unknown, or a parser stopped there, according to what it wrote of
+/// what it had read.
+pub fn unanswered_line<'a>(read: &str, offered: &'a [MediaLine]) -> Option<&'a MediaLine> {
+    let known = |line: &MediaLine| line.media().is_some() || line.kind == "application";
+    let read = read.lines().filter(|line| line.starts_with("m=")).count();
+    let mut lines = offered.iter().enumerate();
+    let (_, line) = lines.find(|(index, line)| *index >= read || !known(line))?;
+    Some(line)
+}
+
 /// A candidate that came by itself, as browsers write it: `candidate:…` with eight words or more.
 ///
 /// `None` is nothing to add: the end of candidates (an empty text), or one that is not spoken here.
