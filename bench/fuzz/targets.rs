@@ -33,7 +33,7 @@ use crate::logic::wire::sdp::{
 };
 use crate::logic::wire::sdp_gate::gate;
 use crate::logic::wire::sdpfrag::{Credentials, Fragment, restarted};
-use crate::logic::wire::upload::{Piece, Upload, UploadError};
+use crate::logic::wire::upload::{Piece, Upload};
 use crate::logic::wire::whip::{IfMatch, entity_tag, sends_only};
 use crate::meta::rtp::Reader;
 use crate::peer::args::{Args, from_json};
@@ -552,7 +552,7 @@ fn upload(data: &[u8]) {
                 taken += bytes.len() as u64;
                 whole = last;
             }
-            Err(error) => assert!(whole || error != UploadError::Over),
+            Err(_) => {}
         }
     }
     assert!(taken <= LIMIT);
@@ -580,7 +580,7 @@ fn pull(data: &[u8]) {
         let Ok(pull) = Pull::parse(text, kind) else {
             continue;
         };
-        let _ = allowed.name(&pull.host);
+        let _ = allowed.host(&pull);
         if let Ok(address) = pull.host.parse() {
             let opened = allowed.address(&pull.host, std::iter::once(address));
             assert!(opened.is_err() || !is_plainly_private(address), "{address}");
