@@ -7,7 +7,11 @@ use libfuzzer_sys::fuzz_target;
 
 mod bounds;
 
-#[allow(dead_code, reason = "the plugin's elements use the rest")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the plugin's elements use the rest"
+)]
 #[allow(
     clippy::wrong_self_convention,
     reason = "in the plugin these names are public, and left alone"
