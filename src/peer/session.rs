@@ -171,7 +171,7 @@ impl Session {
 
     /// Answers a visitor's first offer and makes the connection.
     pub async fn offer(
-        &self,
+        self: &Arc<Self>,
         visitor: Visitor,
         agreement: Agreement,
         sdp: &str,
@@ -181,7 +181,7 @@ impl Session {
 
     /// Makes a visitor an offer and the connection; [`offer_again`](Self::offer_again) takes the answer.
     pub async fn offer_to(
-        &self,
+        self: &Arc<Self>,
         visitor: Visitor,
         agreement: Agreement,
     ) -> Result<Answered, Refusal> {
@@ -189,6 +189,22 @@ impl Session {
     }
 
     async fn decide(
+        self: &Arc<Self>,
+        visitor: Visitor,
+        agreement: Agreement,
+        sdp: Option<&str>,
+    ) -> Result<Answered, Refusal> {
+        if self.neighbour.is_none() {
+            return self.settle(visitor, agreement, sdp).await;
+        }
+        // Half negotiated it would be of use to nobody: a client that hangs up becomes a visitor who does not come.
+        let (me, sdp) = (self.clone(), sdp.map(str::to_owned));
+        let settled =
+            tokio::spawn(async move { me.settle(visitor, agreement, sdp.as_deref()).await });
+        settled.await.unwrap_or(Err(Refusal::Gone))
+    }
+
+    async fn settle(
         &self,
         visitor: Visitor,
         agreement: Agreement,
@@ -243,7 +259,13 @@ impl Session {
         let place = self.registry.reserve(external_id, remote)?;
         let external_id = visitor.external_id.clone();
         let place = self.authorize(&visitor, place).await?;
-        let (answer, mut taker) = self.answer(offer.as_ref()).await?;
+        let answered = self.answer(offer.as_ref()).await;
+        if answered.is_err() && self.neighbour.as_ref().is_some_and(|n| n.is_spent()) {
+            // Nobody else comes: the pipeline ends as if somebody had been there.
+            self.stage.visitor_stays(place.id());
+            self.stage.visitor_left(place.id());
+        }
+        let (answer, mut taker) = answered?;
         if agreement.whole_offer
             && let Some(offer) = &offer
             && let Some(line) = rejected_line(&answer, &offer.media)

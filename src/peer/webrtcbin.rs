@@ -20,7 +20,7 @@ use crate::logic::media::Media;
 use crate::logic::registry::ConnectionId;
 use crate::logic::return_lines::{MediaLine, Returns};
 use crate::logic::wire::sdp::{CheckedOffer, SdpError, check_offer};
-use crate::logic::wire::sdp_gate::{Gated, gate};
+use crate::logic::wire::sdp_gate::{Gated, GatedLine, gate};
 use crate::logic::wire::sdpfrag::{Credentials, Fragment};
 use crate::logic::wire::whip::IfMatch;
 
@@ -75,6 +75,10 @@ pub enum NeighbourError {
     Answers(String),
     #[error("a webrtcbin cannot restart ICE; a new connection is needed")]
     Restart,
+    #[error(
+        "a webrtcbin changes no line that it has: not its codecs, not its direction; a new connection is needed"
+    )]
+    Changed,
     #[error("no offer waits for this answer")]
     NothingOffered,
 }
@@ -92,12 +96,17 @@ pub struct Met {
     visit: Arc<Visit>,
     /// The lines of what was negotiated.
     media: Vec<MediaLine>,
+    /// What an offer of the client's said of itself.
+    identity: Vec<String>,
+    lines: Vec<GatedLine>,
 }
 
 struct Current {
     id: ConnectionId,
     visit: Arc<Visit>,
     media: Vec<MediaLine>,
+    identity: Vec<String>,
+    lines: Vec<GatedLine>,
     /// Its answer, or its offer.
     sdp: String,
     /// Whether the client's answer is awaited.
@@ -112,6 +121,8 @@ pub struct Neighbour {
     current: Mutex<Option<Current>>,
     /// The one that has had its connection: its transports cannot begin anew.
     spent: Mutex<glib::WeakRef<gst::Element>>,
+    /// Held by the later offer that is being answered.
+    negotiating: tokio::sync::Mutex<()>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -127,6 +138,7 @@ impl Neighbour {
             sources: Mutex::default(),
             current: Mutex::default(),
             spent: Mutex::default(),
+            negotiating: tokio::sync::Mutex::default(),
         });
         let (commands, receiver) = mpsc::channel(COMMANDS);
         if let Some(webrtcbin) = (neighbour.place.find)() {
@@ -152,7 +164,7 @@ impl Neighbour {
 
     /// How many lines of each kind it sends on.
     pub fn returns(&self) -> Returns {
-        let sources = lock(&self.sources);
+        let sources = lock(&self.sources).clone();
         let count = |media| {
             let of_kind = sources
                 .iter()
@@ -169,7 +181,7 @@ impl Neighbour {
     /// Takes what it is given to send under our guard: an application may have put another one, or linked more.
     fn guard(&self, webrtcbin: &gst::Element) {
         let sinks = webrtcbin.sink_pads();
-        let mut sources = lock(&self.sources);
+        let mut sources = lock(&self.sources).clone();
         sources.retain(|source| sinks.iter().any(|sink| source.is_of(sink)));
         for sink in sinks {
             if !sources.iter().any(|source| source.is_of(&sink)) {
@@ -182,6 +194,7 @@ impl Neighbour {
                 sources.extend(Source::guard(&sink, self.place.offers, on_end));
             }
         }
+        *lock(&self.sources) = sources;
     }
 
     /// Where all that is sent has ended and nothing is received, the connection has too.
@@ -237,12 +250,16 @@ impl Neighbour {
         self.takes_offers()?;
         let gated = gate(&offer.sdp, &self.place.codecs)?;
         let webrtcbin = self.ready()?;
+        self.spend(&webrtcbin);
         let visit = Visit::begin(webrtcbin, self.patience());
+        let lines = gated.lines.clone();
         let sdp = self.exchange(&visit, gated).await?;
         Ok(Met {
             sdp,
             visit,
             media: offer.media.clone(),
+            identity: identity(&offer.sdp),
+            lines,
         })
     }
 
@@ -250,6 +267,7 @@ impl Neighbour {
     pub async fn offer(&self) -> Result<Met, AnswerError> {
         self.makes_offers()?;
         let webrtcbin = self.ready()?;
+        self.spend(&webrtcbin);
         let visit = Visit::begin(webrtcbin, self.patience());
         visit.open_channel();
         let sdp = self.describe(&visit, "create-offer", "offer").await?;
@@ -262,7 +280,24 @@ impl Neighbour {
         };
         // Only for what its lines are; what it writes is sound.
         let media = check_offer(&sdp, &[], &unlimited)?.media;
-        Ok(Met { sdp, visit, media })
+        Ok(Met {
+            sdp,
+            visit,
+            media,
+            identity: Vec::new(),
+            lines: Vec::new(),
+        })
+    }
+
+    /// From its first step on it can serve nobody else: what is half set stays, and 1.22 aborts at what does not fit it.
+    fn spend(&self, webrtcbin: &gst::Element) {
+        *lock(&self.spent) = webrtcbin.downgrade();
+    }
+
+    /// Whether the one that is there has had its connection, or its attempt.
+    pub fn is_spent(&self) -> bool {
+        let there = (self.place.find)();
+        there.is_some() && lock(&self.spent).upgrade() == there
     }
 
     fn patience(&self) -> Patience {
@@ -275,13 +310,20 @@ impl Neighbour {
 
     /// The connection stands in the registry: from here on it hears of everything.
     pub fn adopt(&self, met: Met, connection: &Arc<Connection>) {
-        let Met { sdp, visit, media } = met;
-        *lock(&self.spent) = visit.webrtcbin().downgrade();
+        let Met {
+            sdp,
+            visit,
+            media,
+            identity,
+            lines,
+        } = met;
         visit.belongs_to(connection);
         *lock(&self.current) = Some(Current {
             id: connection.id().clone(),
             visit,
             media,
+            identity,
+            lines,
             sdp,
             open: self.place.offers,
         });
@@ -291,15 +333,20 @@ impl Neighbour {
     async fn exchange(&self, visit: &Arc<Visit>, offer: Gated) -> Result<String, AnswerError> {
         let Gated { sdp, lines } = offer;
         visit.renew(lines.clone());
+        let coded = lines.iter().filter(|line| line.kind != "application");
+        let transceivers = coded.count();
         self.set_remote(visit, WebRTCSDPType::Offer, &sdp).await?;
-        visit.watch_transports();
         let mut left = lines;
         let sources = lock(&self.sources).clone();
         for source in sources {
             // One that finds no line sends nothing.
-            source.take(&mut left);
+            if source.take(&mut left).is_some() {
+                visit.sends(source);
+            }
         }
-        self.describe(visit, "create-answer", "answer").await
+        let answer = self.describe(visit, "create-answer", "answer").await?;
+        visit.watch_transports(transceivers);
+        Ok(answer)
     }
 
     async fn set_remote(
@@ -387,7 +434,7 @@ impl Neighbour {
                     drop(done);
                     return;
                 }
-                command => self.obey(command).await,
+                command => self.obey(command),
             }
         }
     }
@@ -398,10 +445,18 @@ impl Neighbour {
         current.map(|current| current.visit.clone())
     }
 
-    async fn obey(&self, command: Command) {
+    fn obey(self: &Arc<Self>, command: Command) {
         match command {
             Command::Offer { id, sdp, reply } => {
-                let _ = reply.send(self.offered_again(&id, &sdp).await);
+                // It may take its time, for which the end must not wait.
+                let me = self.clone();
+                tokio::spawn(async move {
+                    let answer = match me.negotiating.try_lock() {
+                        Ok(_negotiating) => me.offered_again(&id, &sdp).await,
+                        Err(_) => Err(OfferRefused::TooOften),
+                    };
+                    let _ = reply.send(answer);
+                });
             }
             Command::Ice {
                 id,
@@ -442,9 +497,12 @@ impl Neighbour {
                     for source in lock(&self.sources).iter() {
                         source.close();
                     }
-                    visit.end(drain, abrupt).await;
+                    // The others must not wait for it.
+                    tokio::spawn(async move {
+                        visit.end(drain, abrupt).await;
+                        drop(closed);
+                    });
                 }
-                drop(closed);
             }
             // These are for a transport of our own, and nobody has one here.
             Command::Candidates(_) | Command::Adopt { .. } | Command::Frame { .. } => {}
@@ -454,11 +512,17 @@ impl Neighbour {
 
     /// A later offer, or the answer to ours.
     async fn offered_again(&self, id: &ConnectionId, sdp: &str) -> Result<String, OfferRefused> {
-        let (visit, media, open) = {
+        let (visit, media, open, said, mut lines) = {
             let current = lock(&self.current);
             let current = current.as_ref().filter(|current| current.id == *id);
             let current = current.ok_or(OfferRefused::Gone)?;
-            (current.visit.clone(), current.media.clone(), current.open)
+            (
+                current.visit.clone(),
+                current.media.clone(),
+                current.open,
+                current.identity.clone(),
+                current.lines.clone(),
+            )
         };
         if !visit.may_negotiate() {
             return Err(OfferRefused::TooOften);
@@ -478,16 +542,26 @@ impl Neighbour {
             gated = gate(&checked.sdp, &self.place.codecs)?;
             self.set_remote(&visit, WebRTCSDPType::Answer, &gated.sdp)
                 .await?;
-            visit.watch_transports();
+            let coded = gated.lines.iter().filter(|line| line.kind != "application");
+            visit.watch_transports(coded.count());
             String::new()
         } else {
             checked = check_offer(sdp, &media, &self.returns())?;
             gated = gate(&checked.sdp, &self.place.codecs)?;
+            if identity(&checked.sdp) != said {
+                return Err(NeighbourError::Restart.into());
+            }
+            let same = media.iter().zip(&checked.media).all(|(was, is)| was == is);
+            if !same || !gated.lines.starts_with(&lines) {
+                return Err(NeighbourError::Changed.into());
+            }
+            lines.clone_from(&gated.lines);
             self.exchange(&visit, gated).await?
         };
         let mut current = lock(&self.current);
         if let Some(current) = current.as_mut().filter(|current| current.id == *id) {
             current.media = checked.media;
+            current.lines = lines;
             current.open = false;
             current.sdp.clone_from(&sdp);
         }
@@ -500,22 +574,35 @@ impl Neighbour {
         if_match: &IfMatch,
         fragment: &Fragment,
     ) -> Result<Option<String>, OfferRefused> {
-        let current = lock(&self.current);
-        let current = current.as_ref().filter(|current| current.id == *id);
-        let current = current.ok_or(OfferRefused::Gone)?;
-        let ours = Credentials::of(&current.sdp).map(|own| own.ufrag);
+        let (visit, ours) = {
+            let current = lock(&self.current);
+            let current = current.as_ref().filter(|current| current.id == *id);
+            let current = current.ok_or(OfferRefused::Gone)?;
+            let ours = Credentials::of(&current.sdp).map(|own| own.ufrag);
+            (current.visit.clone(), ours)
+        };
         if !if_match.allows(&ours.unwrap_or_default()) {
             return Err(OfferRefused::OtherIceSession);
         }
         let new = fragment.credentials.as_ref();
-        if new.is_some_and(|new| !current.visit.knows(new)) {
+        if new.is_some_and(|new| !visit.knows(new)) {
             return Err(NeighbourError::Restart.into());
         }
         for candidate in &fragment.candidates {
-            current.visit.add_candidate(candidate);
+            visit.add_candidate(candidate);
         }
         Ok(None)
     }
+}
+
+/// What a description says of who is there: a later one that says other things is of somebody else, or of a restart.
+fn identity(sdp: &str) -> Vec<String> {
+    const OF_IT: [&str; 3] = ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"];
+    let of_it = |line: &&str| OF_IT.iter().any(|name| line.starts_with(name));
+    let mut lines: Vec<_> = sdp.lines().filter(of_it).map(str::to_owned).collect();
+    lines.sort();
+    lines.dedup();
+    lines
 }
 
 /// Why somebody is not answered.

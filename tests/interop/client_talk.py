@@ -3,6 +3,7 @@
     python client_talk.py URL hello         says it on its channel and prints the first answer
     python client_talk.py URL --frames N    sends a video and tells, as JSON lines, the answer and the Nth picture that came back
     python client_talk.py URL --later       adds a track with a later offer, and stays until it is told to close
+    python client_talk.py URL --silent      sends a video and has no channel, until it is told to close
     python client_talk.py --print           prints an offer as JSON
     --asks                                  asks for an offer and answers it
 """
@@ -44,6 +45,7 @@ async def main():
     parser.add_argument("text", nargs="?")
     parser.add_argument("--frames", type=int)
     parser.add_argument("--later", action="store_true")
+    parser.add_argument("--silent", action="store_true")
     parser.add_argument("--asks", action="store_true")
     parser.add_argument("--print", action="store_true")
     args = parser.parse_args()
@@ -73,6 +75,11 @@ async def main():
         await over
         return await pc.close()
 
+    if args.silent:
+        await offer(pc, args.url)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        tell("closing")
+        return await pc.close()
     channel = pc.createDataChannel("anything")
 
     @channel.on("open")

@@ -1,9 +1,12 @@
 """The doors of a webrtcbin of one's own: real clients walk in, its media is on its own pads, every end is told."""
 
 import json
+import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -257,6 +260,80 @@ def test_offers_that_abort_a_webrtcbin_do_not_get_there(behind):
         assert status == 400 and what in answer["message"], answer
     assert ask(server.url + "/healthz")[0] == 200
     assert server.process.poll() is None
+
+
+def test_what_is_half_negotiated_serves_nobody_else(behind):
+    """Refused by webrtcbin itself, or left by who asked: a sound offer that differs would make 1.22 abort."""
+    first = an_offer()
+    lines = first.splitlines()
+    at = max(i for i, line in enumerate(lines) if line.startswith("a=fingerprint:"))
+    foreign = [*lines[:at], "a=fingerprint:sha-256 " + ":".join(["11"] * 32), *lines[at + 1:]]
+    reordered = "\r\n".join(with_its_lines_in_another_order(lines)) + "\r\n"
+    server = behind("eos-policy=never setup-timeout=1000", rest=NEIGHBOUR)
+    status, answer = offer(server.url, {"sdp": "\r\n".join(foreign) + "\r\n", "type": "offer"})
+    assert status == 400 and "fingerprint" in answer["message"], answer
+    # Whoever hangs up has been a visitor who does not come.
+    with socket.create_connection(("127.0.0.1", server.port)) as hasty:
+        body = json.dumps({"sdp": first, "type": "offer"}).encode()
+        head = f"POST /offer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        hasty.sendall(head.encode() + body)
+        time.sleep(0.1)
+    status, answer = offer(server.url, {"sdp": reordered, "type": "offer"})
+    assert status == 503, answer
+    assert server.message("rtc-connection-ended")["reason"] == "setup-timeout"
+    status, answer = offer(server.url, {"sdp": reordered, "type": "offer"})
+    assert status == 503 and "a new one of that name" in answer["message"], answer
+    server.interrupt()
+    assert server.exit_code() == 0
+
+
+def test_visitor_who_never_comes_ends_the_pipeline(behind):
+    server = behind("setup-timeout=1000", rest=NEIGHBOUR)
+    assert offer(server.url, {"sdp": an_offer(), "type": "offer"})[0] == 200
+    assert server.message("rtc-connection-ended")["reason"] == "setup-timeout"
+    assert server.exit_code() == 0
+
+
+def test_eos_does_not_wait_for_a_visitor_on_the_way_even_with_something_to_send(behind):
+    sends = f"""{NEIGHBOUR}
+        videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=15/1 ! vp8enc deadline=1 ! rtpvp8pay ! neighbour."""
+    server = behind(rest=sends)
+    assert offer(server.url, {"sdp": an_offer(), "type": "offer"})[0] == 200
+    time.sleep(0.5)
+    began = time.monotonic()
+    server.interrupt()
+    # EOS reaches the source and us; whichever is told first ends it.
+    assert server.message("rtc-connection-ended")["reason"] in ("server-shutdown", "source-ended")
+    assert time.monotonic() - began < 5 * 0.5
+    assert server.exit_code() == 0
+
+
+def test_visitor_without_a_channel_who_closes_is_known_to(behind, visit):
+    server = behind(rest=VIDEO)
+    client = visit(server, "--silent", script="client_talk.py")
+    server.message("rtc-stream-started")
+    began = time.monotonic()
+    client.close()
+    assert server.message("rtc-connection-ended")["reason"] == "client-closed"
+    # Silence alone would take eight seconds.
+    assert time.monotonic() - began < 4
+    assert server.exit_code() == 0
+
+
+def test_later_offers_that_a_webrtcbin_cannot_follow_are_refused(behind):
+    server = behind("eos-policy=never", rest=NEIGHBOUR)
+    first = an_offer()
+    status, answer = offer(server.url, {"sdp": first, "type": "offer"})
+    assert status == 200
+    for changed, what in [
+        (re.sub(r"a=ice-ufrag:\w{4}", "a=ice-ufrag:else", first), "restart ICE"),
+        (first.replace("a=sendrecv", "a=inactive", 1), "direction"),
+    ]:
+        time.sleep(1)
+        status, refused = offer(server.url, {"sdp": changed, "type": "offer", "pc_id": answer["pc_id"]})
+        assert status == 422 and what in refused["message"], refused
+    time.sleep(1)
+    assert offer(server.url, {"sdp": first, "type": "offer", "pc_id": answer["pc_id"]})[0] == 200
 
 
 @pytest.mark.parametrize(("line", "said"), [

@@ -105,7 +105,7 @@
  * ## A webrtcbin of one's own
  *
  * |[
- * gst-launch-1.0 rtcsessionsrc webrtcbin=w  webrtcbin name=w bundle-policy=max-bundle  w. ! application/x-rtp,media=video ! rtpvp8depay ! vp8dec ! framemeta ! inferencesink model=models/shapes.onnx
+ * gst-launch-1.0 rtcsessionsrc webrtcbin=w video-codecs=vp8  webrtcbin name=w bundle-policy=max-bundle  w. ! application/x-rtp,media=video,encoding-name=VP8 ! rtpvp8depay ! vp8dec ! framemeta ! inferencesink model=models/shapes.onnx
  * ]|
  * With webrtcbin=NAME the webrtcbin of that name in the same pipeline answers what comes in by the doors, instead of this
  * element's own transport. Media stays on its own pads, with the RTP facts of every packet; results that come up them,
@@ -114,7 +114,7 @@
  * gave its codec. A pad that nobody links does no harm, and an error inside the webrtcbin ends the connection and not the pipeline.
  *
  * It serves one visitor: the pipeline ends with it, or with eos-policy=never an application puts a new webrtcbin of that name
- * in its place when `rtc-connection-ended` comes. There are no chains, no files and no cameras, and ICE is not restarted.
+ * in its place when `rtc-connection-ended` comes, or `rtc-connection-rejected` with the error `webrtcbin`. There are no chains, no files and no cameras, and ICE is not restarted.
  * A visitor that goes without a word is lost after disconnect-timeout, but not before 8 seconds. With offer=true
  * `POST /offer` with `{"type":"request"}` gets the webrtcbin's offer, and `{"type":"answer","sdp","pc_id"}` answers it.
  *

@@ -64,8 +64,19 @@ pub fn gate(checked: &str, codecs: &[&str]) -> Result<Gated, SdpError> {
     }
     let of_all: Vec<&str> = session.iter().filter(for_all).copied().collect();
     let mut lines = Vec::new();
+    let mut of_first: Option<Vec<&str>> = None;
     for section in media {
         let line = Line::read(section, codecs)?;
+        // One bundle has one end, and what is half set of another stays in a webrtcbin.
+        let fingerprint =
+            |line: &&&str| attribute(line).is_some_and(|(name, _)| name == "fingerprint");
+        let own = line.rest.iter().filter(fingerprint);
+        let mut own: Vec<&str> = own.copied().collect();
+        own.sort_unstable();
+        own.dedup();
+        if !own.is_empty() && *of_first.get_or_insert_with(|| own.clone()) != own {
+            return Err(SdpError::Differing("fingerprint"));
+        }
         put(&mut sdp, &line.first);
         for own in &line.rest {
             put(&mut sdp, own);
@@ -281,6 +292,21 @@ mod tests {
             (gated.lines[2].kind.as_str(), gated.lines[2].codecs.len()),
             ("application", 0)
         );
+    }
+
+    #[test]
+    fn lines_of_different_ends_are_refused() {
+        let with = |mid: &str, value: &str| {
+            let line = format!("a=mid:{mid}\r\na=fingerprint:sha-256 {value}");
+            OFFER.replace(&format!("a=mid:{mid}"), &line)
+        };
+        assert!(gate(&with("2", "22:33"), &CODECS).is_ok());
+        let differs =
+            with("2", "22:33").replace("a=mid:0", "a=mid:0\r\na=fingerprint:sha-256 44:55");
+        assert!(matches!(
+            gate(&differs, &CODECS),
+            Err(SdpError::Differing(_))
+        ));
     }
 
     #[test]

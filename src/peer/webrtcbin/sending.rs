@@ -26,6 +26,8 @@ pub struct Source {
     /// What is linked to it.
     src: gst::Pad,
     payload_type: AtomicU8,
+    /// What it is to be.
+    agreed: AtomicU8,
     /// Whether the webrtcbin has been told what goes before the packets, with that payload type.
     told: AtomicBool,
     ended: AtomicBool,
@@ -44,6 +46,7 @@ impl Source {
             src: sink.peer()?,
             on_end,
             payload_type: AtomicU8::new(if offers { AS_IT_IS } else { CLOSED }),
+            agreed: AtomicU8::new(CLOSED),
             told: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
@@ -98,13 +101,18 @@ impl Source {
         let transceiver = transceiver?;
         transceiver.set_property("do-nack", media == Media::Video);
         transceiver.set_property("codec-preferences", line.caps(codec));
+        self.agreed.store(codec.payload_type, Ordering::Relaxed);
+        Some(())
+    }
+
+    /// Somebody is there: with the payload type that was agreed on.
+    pub fn open(&self) {
         self.told.store(false, Ordering::Relaxed);
-        self.payload_type
-            .store(codec.payload_type, Ordering::Release);
+        let agreed = self.agreed.load(Ordering::Relaxed);
+        self.payload_type.store(agreed, Ordering::Release);
         // What was dropped is of no use to somebody new.
         let keyframe = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true);
         self.src.send_event(keyframe.build());
-        Some(())
     }
 
     /// Nobody is there any more.

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::inside::say_goodbye;
 use super::lines::Line;
+use super::sending::Source;
 use crate::logic::connection::{EndReason, Patience, Watchdog};
 use crate::logic::rate_limit::RateLimit;
 use crate::logic::wire::sdp::MAX_MEDIA_LINES;
@@ -23,7 +24,9 @@ use crate::peer::connection::Connection;
 
 /// Without a server to ask, all candidates are there so long after the last one.
 const QUIET: Duration = Duration::from_millis(20);
-/// What asking STUN and TURN servers may take.
+/// Where servers are asked, they have had their time so long after it.
+const ASKED: Duration = Duration::from_millis(300);
+/// What having one at all may take.
 const GATHERING: Duration = Duration::from_secs(2);
 /// Later offers that are answered.
 const OFFERS_PER_SECOND: u32 = 2;
@@ -50,6 +53,8 @@ pub struct Visit {
     /// When its last candidate came, and whether there are more to come.
     gathering: Mutex<(Option<Instant>, bool)>,
     gathered_more: Notify,
+    /// What is sent, once the connection stands: its pads block before.
+    sources: Mutex<Vec<Arc<Source>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -75,6 +80,7 @@ impl Visit {
             transports: Mutex::default(),
             gathering: Mutex::new((None, false)),
             gathered_more: Notify::new(),
+            sources: Mutex::default(),
         });
         visit.listen();
         visit
@@ -94,6 +100,15 @@ impl Visit {
 
     pub(super) fn channels(&self) -> MutexGuard<'_, Vec<WebRTCDataChannel>> {
         lock(&self.channels)
+    }
+
+    /// Sends it as soon as the connection stands.
+    pub fn sends(&self, source: Arc<Source>) {
+        if self.is_connected() {
+            source.open();
+        } else {
+            lock(&self.sources).push(source);
+        }
     }
 
     /// Whether something has come.
@@ -224,6 +239,10 @@ impl Visit {
         match state {
             WebRTCPeerConnectionState::Connected => {
                 lock(&self.watchdog).on_connected(Instant::now());
+                let sources = lock(&self.sources).clone();
+                for source in sources {
+                    source.open();
+                }
                 if let Some(connection) = self.connection() {
                     connection.on_connected();
                 }
@@ -263,17 +282,19 @@ impl Visit {
         if pad.direction() != gst::PadDirection::Src {
             return;
         }
-        let mut lines = lock(&self.lines);
-        let known = lines.iter().any(|line| line.is_of(pad));
-        if !known && lines.len() < MAX_MEDIA_LINES {
-            lines.push(Line::watch(pad, &me));
+        let is_new = |lines: &[Arc<Line>]| {
+            lines.len() < MAX_MEDIA_LINES && !lines.iter().any(|line| line.is_of(pad))
+        };
+        if is_new(&lock(&self.lines)) {
+            let line = Line::watch(pad, &me);
+            lock(&self.lines).push(line);
         }
     }
 
     /// Its DTLS transports are there once something is negotiated; that the peer closed is told by them alone.
-    pub fn watch_transports(&self) {
+    pub fn watch_transports(&self, transceivers: usize) {
         let mut transports: Vec<WebRTCDTLSTransport> = Vec::new();
-        for index in 0..MAX_MEDIA_LINES as i32 {
+        for index in 0..transceivers as i32 {
             let transceiver: Option<WebRTCRTPTransceiver> =
                 self.webrtcbin.emit_by_name("get-transceiver", &[&index]);
             let Some(transceiver) = transceiver else {
@@ -314,7 +335,7 @@ impl Visit {
         let all = async {
             loop {
                 let (last, complete) = *lock(&self.gathering);
-                let quiet = last.filter(|_| !asks).map(|last| last + QUIET);
+                let quiet = last.map(|last| last + if asks { ASKED } else { QUIET });
                 match quiet {
                     _ if complete => return,
                     Some(quiet) if quiet <= Instant::now() => return,
@@ -344,9 +365,12 @@ impl Visit {
     }
 
     pub fn add_candidate(&self, candidate: &str) {
-        let mut count = lock(&self.candidates);
-        if *count < MAX_CANDIDATES {
+        let count = {
+            let mut count = lock(&self.candidates);
             *count += 1;
+            *count
+        };
+        if count <= MAX_CANDIDATES {
             // All lines are in one bundle.
             self.webrtcbin
                 .emit_by_name::<()>("add-ice-candidate", &[&0u32, &candidate]);
@@ -391,13 +415,20 @@ impl Visit {
             let _ = thread.join();
         }
         self.channels().clear();
+        let reason = self
+            .connection()
+            .and_then(|connection| connection.end_reason());
+        // Who is not there, or has said it first, is told nothing.
+        let say = self.is_connected() && reason != Some(EndReason::ClientClosed);
         let (stopped, over) = std::sync::mpsc::channel();
         let webrtcbin = self.webrtcbin.clone();
         // It has been seen to hang in this; nobody waits for it longer than is said.
         let stopping = std::thread::Builder::new()
             .name("rtc-stop".into())
             .spawn(move || {
-                say_goodbye(&webrtcbin);
+                if say {
+                    say_goodbye(&webrtcbin);
+                }
                 webrtcbin.set_locked_state(true);
                 let _ = webrtcbin.set_state(gst::State::Null);
                 let _ = stopped.send(());
