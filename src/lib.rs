@@ -5,6 +5,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`elements`] | the elements: pads, properties, state changes; they do what `logic` decides |
+//! | [`dial`] | calling servers: one protocol per file, and a session from the first call to the last word |
 //! | [`doors`] | hosting: the HTTP listener and one signalling dialect per file |
 //! | [`peer`] | the only place that knows str0m: sockets, negotiation, tracks, the private pipeline |
 //! | [`engine`] | models: one trait, one file per engine; preprocessing and box decoding |
@@ -12,8 +13,9 @@
 //! | [`runtime`] | the one tokio runtime |
 //! | [`logic`] | decisions in plain Rust: no GStreamer, no socket, no clock |
 //!
-//! Imports point down only: elements → doors, peer, engine, meta, runtime → logic.
+//! Imports point down only: elements → doors, dial, peer, engine, meta, runtime → logic.
 
+pub mod dial;
 pub mod doors;
 pub mod elements;
 pub mod engine;

@@ -4,28 +4,60 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use regex::Regex;
 
-/// How long a description may take until it has shown what it promises.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a description may take until it has shown what it promises, and its server until it listens.
+const PATIENCE: Duration = Duration::from_secs(55);
+
+/// A test for each description.
+macro_rules! descriptions {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            let file = format!("{}.launch", stringify!($name).replace('_', "-"));
+            if let Err(wrong) = check(&root().join("pipelines").join(file)) {
+                panic!("{wrong}");
+            }
+        })*
+
+        const TESTED: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+descriptions! {
+    annotate
+    ball
+    broadcast
+    call_fastrtc
+    call_ours
+    detect
+    echo
+    echo_pads
+    file
+    level
+    level_pair
+    lifecycle
+    neighbour
+    send_file
+    visitor
+    webrtcbin
+}
 
 #[test]
-fn every_description_shows_what_its_header_promises() {
-    let mut files: Vec<PathBuf> = fs::read_dir(root().join("pipelines"))
+fn every_description_has_a_test() {
+    let mut there: Vec<String> = fs::read_dir(root().join("pipelines"))
         .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "launch"))
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter_map(|name| Some(name.strip_suffix(".launch")?.replace('-', "_")))
         .collect();
-    files.sort();
-    assert!(!files.is_empty());
-    let wrong: Vec<String> = files.iter().filter_map(|file| check(file).err()).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    there.sort();
+    assert_eq!(there, TESTED);
 }
 
 #[test]
@@ -60,6 +92,10 @@ struct Header {
     exit: Option<i32>,
     /// It listens, so it gets a port that is free.
     listens: bool,
+    /// Another description, which listens, that it calls.
+    beside: Option<String>,
+    /// What it writes, below a folder that goes with the test.
+    writes: Vec<String>,
 }
 
 impl Header {
@@ -73,6 +109,15 @@ impl Header {
             output: Vec::new(),
             exit: None,
             listens: text.contains("\n# var LISTEN="),
+            beside: text
+                .lines()
+                .find_map(|line| line.strip_prefix("# beside "))
+                .map(str::to_owned),
+            writes: ["OUTPUT", "RESULTS"]
+                .into_iter()
+                .filter(|key| text.contains(&format!("\n# var {key}=")))
+                .map(str::to_owned)
+                .collect(),
         };
         for expected in text
             .lines()
@@ -98,18 +143,40 @@ fn check(file: &Path) -> Result<(), String> {
         Header::parse(&fs::read_to_string(file).unwrap()).map_err(|why| format!("{name} {why}"))?;
     let mut words = vec!["-m".into(), file.to_str().unwrap().to_owned()];
     if header.listens {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        words.push(format!("LISTEN=http://127.0.0.1:{port}"));
+        words.push(format!("LISTEN={}", free_place()));
+    }
+    let written = tempfile::tempdir().unwrap();
+    for key in &header.writes {
+        words.push(format!("{key}={}", written.path().join(key).display()));
+    }
+    let server = header.beside.as_ref().map(|beside| {
+        let place = free_place();
+        let path = root().join("pipelines").join(beside);
+        let words = [
+            "-m".into(),
+            path.display().to_string(),
+            format!("LISTEN={place}"),
+        ];
+        let server = Running::start(&words);
+        (place, server)
+    });
+    if let Some((place, server)) = &server {
+        let listens_by = Instant::now() + PATIENCE;
+        loop {
+            let line = server.line(listens_by);
+            let line = line.map_err(|_| format!("{name}: its server does not listen"))?;
+            if line.contains("rtc-listening") {
+                break;
+            }
+        }
+        words.push(format!("SERVER={place}"));
     }
     let mut running = Running::start(&words);
     let mut missing = header.output;
     let mut said = String::new();
+    let done_by = Instant::now() + PATIENCE;
     while !missing.is_empty() || header.exit.is_some() {
-        match running.lines.recv_timeout(PATIENCE) {
+        match running.line(done_by) {
             Ok(line) => {
                 missing.retain(|expected| !expected.is_match(&line));
                 said.push_str(&line);
@@ -124,12 +191,24 @@ fn check(file: &Path) -> Result<(), String> {
     if let Some(first) = missing.first() {
         return Err(format!("{name} never said {first}, but:\n{said}"));
     }
+    for key in &header.writes {
+        let length = fs::metadata(written.path().join(key)).map_or(0, |file| file.len());
+        if length == 0 {
+            return Err(format!("{name} wrote no {key}; it said:\n{said}"));
+        }
+    }
     match header.exit {
         Some(code) if running.process.wait().unwrap().code() != Some(code) => Err(format!(
             "{name} did not end with exit code {code}; it said:\n{said}"
         )),
         _ => Ok(()),
     }
+}
+
+/// An address that nobody listens at.
+fn free_place() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port())
 }
 
 /// A process that ends with the test.
@@ -156,6 +235,12 @@ impl Running {
                 .try_for_each(|line| tell.send(String::from_utf8_lossy(&line).into_owned()))
         });
         Self { process, lines }
+    }
+
+    /// The next line it says, which is to come by then.
+    fn line(&self, by: Instant) -> Result<String, mpsc::RecvTimeoutError> {
+        let left = by.saturating_duration_since(Instant::now());
+        self.lines.recv_timeout(left)
     }
 }
 

@@ -21,12 +21,14 @@ use crate::logic::media::Media;
 use crate::logic::origins::Origin;
 use crate::logic::return_lines::Returns;
 use crate::logic::token::Token;
+use crate::logic::wire::called::{ToFastRtc, ToRoboflow};
 use crate::logic::wire::dialect::{Dialect, Heard, News, Payload, Pieces};
 use crate::logic::wire::fastrtc::{self, FastRtc, Inputs};
 use crate::logic::wire::offer::{CandidatesRequest, OfferRequest, Wish};
 use crate::logic::wire::pull::{Allowed, Kind, Pull};
 use crate::logic::wire::record::ConnectionRecord;
 use crate::logic::wire::roboflow::{self, Roboflow};
+use crate::logic::wire::roboflow_client::{self, Said};
 use crate::logic::wire::sdp::{
     CheckedOffer, MAX_CANDIDATE, MAX_CANDIDATES, MAX_LINES, MAX_MEDIA_LINES, MAX_MID,
     MAX_SDP_BYTES, check_candidate, check_offer, rejected_line, unanswered_line,
@@ -51,7 +53,7 @@ const BODY: usize = 256 * 1024;
 /// One more line than is read, or one more byte.
 const SDP: usize = MAX_SDP_BYTES + 1;
 
-pub const ALL: [Target; 13] = [
+pub const ALL: [Target; 14] = [
     Target {
         name: "sdp",
         run: sdp,
@@ -85,6 +87,11 @@ pub const ALL: [Target; 13] = [
     Target {
         name: "roboflow",
         run: roboflow,
+        longest: BODY,
+    },
+    Target {
+        name: "called",
+        run: called,
         longest: BODY,
     },
     Target {
@@ -442,7 +449,7 @@ fn fastrtc(data: &[u8]) {
         if let Ok(inputs) = Inputs::parse(message) {
             assert!(is_id(&inputs.webrtc_id));
         }
-        is_answered_briefly(&FastRtc.hear("text", message, false));
+        is_answered_briefly(&FastRtc.hear("text", message, false, Instant::now()));
         if let Some(text) = text(message) {
             let said = FastRtc.tell(News::Trouble(text));
             let Payload::Text(said) = &said[0][0] else {
@@ -451,6 +458,36 @@ fn fastrtc(data: &[u8]) {
             let said: Value = serde_json::from_str(said).expect("it reads JSON");
             assert_eq!(said["message"], text);
         }
+    }
+}
+
+/// What servers answer that we call, and what they say on their channels; every other message is binary where the first byte
+/// of it is no `{`.
+fn called(data: &[u8]) {
+    let mut server = ToRoboflow::new(jiff::tz::TimeZone::UTC);
+    for message in messages(data) {
+        let now = Instant::now();
+        if let Ok(answer) = roboflow_client::answer(message) {
+            assert!(!answer.sdp.is_empty());
+        }
+        let refusal = roboflow_client::refusal(404, message, Some("s3cr3t-key"));
+        assert!(refusal.len() <= 4096 && !refusal.contains("s3cr3t-key"));
+        let heard = server.hear("inference", message, !message.starts_with(b"{"), now);
+        assert!(heard.taken && heard.answers.is_empty());
+        for said in heard.said {
+            let Said::Frame(frame) = said else { continue };
+            let json: Value = serde_json::from_str(&frame.json).expect("it is written as JSON");
+            assert!(json["errors"].is_array() && frame.pictures.len() <= 8);
+            let boxes = frame.detections.iter().flatten();
+            assert!(boxes.clone().count() <= 1000);
+            assert!(
+                boxes
+                    .clone()
+                    .all(|b| (b.x + b.y + b.width + b.height).is_finite())
+            );
+        }
+        let heard = ToFastRtc.hear("text", message, false, now);
+        assert!(!heard.taken && heard.answers.is_empty());
     }
 }
 
@@ -481,7 +518,12 @@ fn roboflow(data: &[u8]) {
     let mut dialect = Roboflow::new(&request, zone);
     let mut told = 0;
     for message in messages {
-        let heard = dialect.hear("inference", message, !message.starts_with(b"{"));
+        let heard = dialect.hear(
+            "inference",
+            message,
+            !message.starts_with(b"{"),
+            Instant::now(),
+        );
         is_answered_briefly(&heard);
         heard.answers.iter().for_each(|said| drop(read(said)));
         let result = r#"{"video_metadata":{"frame_id":7,"received_at":"2026-11-20T10:00:00.123456+00:00","pts":9000},

@@ -117,7 +117,7 @@ async fn agree(host: &Host, request: &Request) -> Result<Agreement, Problem> {
         lossless: !request.is_realtime() && chain.is_some(),
         pictures,
         source,
-        whole_offer: false,
+        ..Agreement::default()
     })
 }
 

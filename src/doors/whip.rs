@@ -89,10 +89,10 @@ async fn answer(
     let headers = [
         (header::CONTENT_TYPE, SDP.to_owned()),
         (header::LOCATION, format!("/whip/{}", answered.id)),
-        (header::ETAG, tag_of(&answered.sdp)),
         (ACCEPT_PATCH, FRAGMENT.to_owned()),
     ];
-    let mut response = (StatusCode::CREATED, headers, answered.sdp).into_response();
+    let mut response = (StatusCode::CREATED, headers, answered.sdp.clone()).into_response();
+    tag(&mut response, &answered.sdp);
     for link in ice_links(&servers) {
         if let Ok(link) = HeaderValue::try_from(link) {
             response.headers_mut().append(header::LINK, link);
@@ -111,11 +111,10 @@ async fn ice(
     match take_ice(&host, id, &headers, &body).await {
         Ok(None) => StatusCode::NO_CONTENT.into_response(),
         Ok(Some(answer)) => {
-            let headers = [
-                (header::CONTENT_TYPE, FRAGMENT.to_owned()),
-                (header::ETAG, tag_of(&answer)),
-            ];
-            (headers, Fragment::of_answer(&answer)).into_response()
+            let headers = [(header::CONTENT_TYPE, FRAGMENT)];
+            let mut response = (headers, Fragment::of_answer(&answer)).into_response();
+            tag(&mut response, &answer);
+            response
         }
         Err(problem) => refused(problem),
     }
@@ -202,10 +201,16 @@ fn is_of(headers: &HeaderMap, kind: &str) -> bool {
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(kind))
 }
 
-/// The entity tag of the ICE session that an answer began.
-fn tag_of(answer: &str) -> String {
-    let ours = Credentials::of(answer).expect("every answer of ours has its credentials");
-    entity_tag(&ours.ufrag)
+/// Names the ICE session that an answer began; one that takes no line begins none.
+fn tag(response: &mut Response, answer: &str) {
+    if let Some(tag) = tag_of(answer) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+}
+
+fn tag_of(answer: &str) -> Option<HeaderValue> {
+    let ours = Credentials::of(answer)?;
+    HeaderValue::try_from(entity_tag(&ours.ufrag)).ok()
 }
 
 fn refused(problem: Problem) -> Response {
@@ -221,6 +226,14 @@ fn refused(problem: Problem) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_takes_no_line_has_no_entity_tag() {
+        let rejecting = "v=0\r\nm=video 0 UDP/TLS/RTP/SAVPF 96\r\na=inactive\r\na=mid:0\r\n";
+        let taking = format!("{rejecting}a=ice-ufrag:abcd\r\na=ice-pwd:efgh\r\n");
+        assert_eq!(tag_of(&taking).unwrap(), "\"abcd\"");
+        assert_eq!(tag_of(rejecting), None);
+    }
 
     #[test]
     fn a_type_is_known_whatever_its_letters_and_its_parameters() {

@@ -1,30 +1,40 @@
 //! The embedded engine: rten, pure Rust, on the CPU.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use rten::{DataType, Dimension, LoadErrorKind, NodeId, RunOptions, ThreadPool, Value, ValueType};
+use rten::{
+    DataType, Dimension, LoadErrorKind, NodeId, RunOptions, ThreadPool, Value, ValueType, ValueView,
+};
 use rten_tensor::Layout;
 
-use super::{ElementType, Engine, EngineError, InputInfo, Tensor};
+use super::tensor::{Element, Tensor};
+use super::{Engine, EngineError, InputInfo, Room, guarded};
+
+pub const NAME: &str = "rten";
 
 pub struct Rten {
     model: rten::Model,
     inputs: Vec<InputInfo>,
     outputs: Vec<String>,
     output_ids: Vec<NodeId>,
-    lanes: Lanes,
+    /// Threads of one inference.
+    threads: usize,
+    /// One for each run in progress: a shared one would make concurrent callers wait for each other, and rten's own takes
+    /// every core for each inference. There are as many as there have been callers at once.
+    idle_pools: Mutex<Vec<Arc<ThreadPool>>>,
 }
 
 impl Rten {
     /// `bytes` are those of the file at `path`; the path is used for the weights that a large model
-    /// keeps in files beside it.
-    pub fn load(path: &Path, bytes: Vec<u8>) -> Result<Self, EngineError> {
+    /// keeps in files beside it. No `threads` are one for each inference.
+    pub fn load(path: &Path, bytes: Vec<u8>, threads: usize) -> Result<Self, EngineError> {
+        let threads = threads.max(1);
         let mut options = rten::ModelOptions::with_all_ops();
         options.prepack_weights(true);
         // Optimising a graph runs the constant parts of it, on whatever values the file holds.
-        let model = guarded(|| match options.load(bytes) {
+        let model = guarded(NAME, || match options.load(bytes) {
             Err(err) if err.kind() == LoadErrorKind::ExternalDataError => options.load_file(path),
             result => result,
         })
@@ -40,14 +50,25 @@ impl Rten {
             inputs,
             outputs,
             output_ids,
-            lanes: Lanes::default(),
+            threads,
+            idle_pools: Mutex::default(),
         })
+    }
+
+    fn take_pool(&self) -> Arc<ThreadPool> {
+        let idle = self.pools().pop();
+        idle.unwrap_or_else(|| Arc::new(ThreadPool::with_num_threads(self.threads)))
+    }
+
+    fn pools(&self) -> MutexGuard<'_, Vec<Arc<ThreadPool>>> {
+        let pools = self.idle_pools.lock();
+        pools.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Engine for Rten {
     fn name(&self) -> &'static str {
-        "rten"
+        NAME
     }
 
     fn device(&self) -> &str {
@@ -66,22 +87,40 @@ impl Engine for Rten {
         self.model.metadata().get(key)
     }
 
-    fn run(&self, input: &Tensor) -> Result<Vec<Tensor>, EngineError> {
+    fn room(&self) -> Room {
+        Room::Cores {
+            threads: self.threads,
+        }
+    }
+
+    fn run(&self, input: &Tensor, _until: Option<Instant>) -> Result<Vec<Tensor>, EngineError> {
         let &id = self
             .model
             .input_ids()
             .first()
             .ok_or_else(|| EngineError::Failed("the model has no input".into()))?;
-        let view = rten::ValueView::from_shape(&input.shape, &input.data)
-            .map_err(|err| EngineError::Failed(err.to_string()))?;
+        let shape = &input.shape;
+        let misfit = |err: String| EngineError::Failed(err);
+        let view = match (input.numbers::<f32>(), input.numbers::<u8>()) {
+            (Some(floats), _) => {
+                ValueView::from_shape(shape, floats).map_err(|err| misfit(err.to_string()))
+            }
+            (_, Some(bytes)) => {
+                ValueView::from_shape(shape, bytes).map_err(|err| misfit(err.to_string()))
+            }
+            _ => Err(misfit(format!(
+                "{NAME} takes no input of {}",
+                input.element
+            ))),
+        }?;
 
-        let lane = self.lanes.take();
-        let options = RunOptions::default().with_thread_pool(Some(lane.clone()));
-        let result = guarded(|| {
+        let pool = self.take_pool();
+        let options = RunOptions::default().with_thread_pool(Some(pool.clone()));
+        let result = guarded(NAME, || {
             self.model
                 .run(vec![(id, view.into())], &self.output_ids, Some(options))
         });
-        self.lanes.give_back(lane);
+        self.pools().push(pool);
 
         let values = result
             .map_err(EngineError::Failed)?
@@ -92,41 +131,6 @@ impl Engine for Rten {
             .map(|(value, name)| tensor(value, name))
             .collect()
     }
-}
-
-/// Pools of one thread, one for each run in progress: a shared one would make concurrent callers
-/// wait for each other, and rten's own pool takes every core for each inference. There are as many
-/// as there have been callers at once.
-#[derive(Default)]
-struct Lanes {
-    idle: Mutex<Vec<Arc<ThreadPool>>>,
-}
-
-impl Lanes {
-    fn take(&self) -> Arc<ThreadPool> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        idle.unwrap_or_else(|| Arc::new(ThreadPool::with_num_threads(1)))
-    }
-
-    fn give_back(&self, lane: Arc<ThreadPool>) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push(lane);
-    }
-}
-
-/// A model is data that others made: what it trips over must not take the process along.
-fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied());
-        format!("rten panicked: {}", text.unwrap_or("no reason given"))
-    })
 }
 
 fn load_error(err: rten::LoadError) -> EngineError {
@@ -160,9 +164,12 @@ fn input(model: &rten::Model, id: NodeId) -> InputInfo {
             .collect()
     });
     let element = match info.and_then(|info| info.dtype()) {
-        Some(ValueType::Tensor(DataType::Float)) => ElementType::Float,
-        Some(other) => ElementType::Other(other.to_string()),
-        None => ElementType::Other("an unknown type".into()),
+        Some(ValueType::Tensor(DataType::Float)) => Ok(Element::F32),
+        Some(ValueType::Tensor(DataType::UInt8)) => Ok(Element::U8),
+        Some(ValueType::Tensor(DataType::Int8)) => Ok(Element::I8),
+        Some(ValueType::Tensor(DataType::Int32)) => Ok(Element::I32),
+        Some(other) => Err(other.to_string()),
+        None => Err("an unknown type".into()),
     };
     InputInfo {
         name: name(model, id),
@@ -173,15 +180,14 @@ fn input(model: &rten::Model, id: NodeId) -> InputInfo {
 
 fn tensor(value: Value, name: &str) -> Result<Tensor, EngineError> {
     let shape = value.shape().to_vec();
-    let data = match value {
-        Value::FloatTensor(tensor) => tensor.into_data(),
-        Value::Int32Tensor(tensor) => tensor.into_data().into_iter().map(|v| v as f32).collect(),
-        Value::Int8Tensor(tensor) => tensor.into_data().into_iter().map(f32::from).collect(),
-        Value::UInt8Tensor(tensor) => tensor.into_data().into_iter().map(f32::from).collect(),
+    Ok(match value {
+        Value::FloatTensor(tensor) => Tensor::new(&shape, &tensor.into_data()),
+        Value::Int32Tensor(tensor) => Tensor::new(&shape, &tensor.into_data()),
+        Value::Int8Tensor(tensor) => Tensor::new(&shape, &tensor.into_data()),
+        Value::UInt8Tensor(tensor) => Tensor::new(&shape, &tensor.into_data()),
         other => {
             let what = format!("output \"{name}\" is {}, no tensor", other.dtype());
             return Err(EngineError::Failed(what));
         }
-    };
-    Ok(Tensor { shape, data })
+    })
 }

@@ -1,8 +1,11 @@
-//! Which frames get inferred when more come than can be: one is in work, one waits, the rest is dropped and counted.
+//! Which frames get inferred when more come than can be: of each stream one is in work and one waits, the rest is dropped
+//! and counted.
 //!
 //! In every [`Counts`], `received = inferred + dropped + failed + pending`.
 
-use crate::logic::per_stream::PerStream;
+use std::collections::VecDeque;
+
+use crate::logic::per_stream::{self, PerStream};
 
 /// What happens to a frame that comes while another one waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub enum WhenBusy {
 pub enum DropReason {
     /// A newer frame took its place.
     Busy,
-    /// It missed its time, or was outside the segment, before it could enter.
+    /// It missed its time, or was outside the segment, before it could enter; or its deadline passed before its turn came.
     Late,
     /// A flush came over it.
     Flush,
@@ -55,7 +58,7 @@ pub struct Counts {
     pub inferred: u64,
     pub failed: u64,
     pub dropped: Dropped,
-    /// Waiting or in work, at most 2.
+    /// Waiting or in work, at most 2 of each stream.
     pub pending: u64,
 }
 
@@ -87,11 +90,17 @@ pub enum Outcome {
     Failed,
 }
 
-/// The waiting place and the work place of one inference element, with the books.
+/// Names a frame in work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// The waiting places and the work places of one inference element, with the books.
 #[derive(Debug)]
 pub struct Admission<F> {
-    waiting: Option<(String, F)>,
-    work: Option<Work>,
+    /// One of each stream at most; the stream that began to wait first comes first.
+    waiting: VecDeque<(String, F)>,
+    /// One of each stream at most.
+    work: Vec<Work>,
     /// Frames that reached the pad and neither entered nor were given up, of the stream named.
     at_door: (String, u64),
     /// Why frames may not enter now.
@@ -100,10 +109,13 @@ pub struct Admission<F> {
     counts: Counts,
     /// Since the last result of each stream.
     dropped_since: PerStream<u64>,
+    /// The last ticket's number.
+    issued: u64,
 }
 
 #[derive(Debug)]
 struct Work {
+    ticket: Ticket,
     stream_id: String,
     /// Nobody wants the result any more.
     abandoned: Option<DropReason>,
@@ -112,12 +124,13 @@ struct Work {
 impl<F> Default for Admission<F> {
     fn default() -> Self {
         Admission {
-            waiting: None,
-            work: None,
+            waiting: VecDeque::new(),
+            work: Vec::new(),
             at_door: Default::default(),
             shut: None,
             counts: Counts::default(),
             dropped_since: PerStream::default(),
+            issued: 0,
         }
     }
 }
@@ -135,13 +148,22 @@ impl<F> Admission<F> {
             self.give_up(stream_id, reason);
             return Entry::Refused(reason);
         }
-        if when_busy == WhenBusy::Wait && self.waiting.is_some() {
+        let older = self.waiting.iter_mut().find(|(id, _)| id == stream_id);
+        if when_busy == WhenBusy::Wait && older.is_some() {
             return Entry::Full(frame);
         }
+        let replaced = match older {
+            Some((_, older)) => Some((stream_id.to_owned(), std::mem::replace(older, frame))),
+            None => {
+                let full = self.waiting.len() == per_stream::MOST;
+                let oldest = full.then(|| self.waiting.pop_front()).flatten();
+                self.waiting.push_back((stream_id.to_owned(), frame));
+                oldest
+            }
+        };
         self.received();
-        let older = self.waiting.replace((stream_id.to_owned(), frame));
         Entry::Admitted {
-            replaced: older.map(|(stream_id, frame)| {
+            replaced: replaced.map(|(stream_id, frame)| {
                 self.drop_received(&stream_id, DropReason::Busy);
                 frame
             }),
@@ -163,29 +185,53 @@ impl<F> Admission<F> {
         }
     }
 
-    pub fn has_waiting(&self) -> bool {
-        self.waiting.is_some()
+    /// How many frames wait that could be taken: of a stream one is in work at a time.
+    pub fn ready(&self) -> usize {
+        let is_ready = |(id, _): &&(String, F)| !self.is_in_work(id);
+        self.waiting.iter().filter(is_ready).count()
+    }
+
+    /// The frame that is taken next when so many others are taken before.
+    pub fn peek(&self, before: usize) -> Option<&F> {
+        let ready = self.waiting.iter().filter(|(id, _)| !self.is_in_work(id));
+        ready.map(|(_, frame)| frame).nth(before)
+    }
+
+    /// How many frames are in work.
+    pub fn in_work(&self) -> usize {
+        self.work.len()
     }
 
     /// The frame to work on next. It is in work until [`finish`](Self::finish).
-    pub fn take(&mut self) -> Option<F> {
-        if self.work.is_some() {
-            return None;
-        }
-        let (stream_id, frame) = self.waiting.take()?;
-        self.work = Some(Work {
+    pub fn take(&mut self) -> Option<(Ticket, F)> {
+        let mut waiting = self.waiting.iter();
+        let next = waiting.position(|(id, _)| !self.is_in_work(id))?;
+        let (stream_id, frame) = self.waiting.remove(next)?;
+        self.issued += 1;
+        let ticket = Ticket(self.issued);
+        self.work.push(Work {
+            ticket,
             stream_id,
             abandoned: None,
         });
-        Some(frame)
+        Some((ticket, frame))
     }
 
-    /// Whether the result of the frame in work is still wanted.
-    pub fn conclude(&mut self) -> Conclusion {
-        match &self.work {
+    /// A frame in work is to have no result.
+    pub fn abandon(&mut self, ticket: Ticket, reason: DropReason) {
+        let mut work = self.work.iter_mut();
+        if let Some(work) = work.find(|work| work.ticket == ticket) {
+            work.abandoned.get_or_insert(reason);
+        }
+    }
+
+    /// Whether the result of a frame in work is still wanted.
+    pub fn conclude(&mut self, ticket: Ticket) -> Conclusion {
+        match self.work.iter().find(|work| work.ticket == ticket) {
             Some(Work {
                 stream_id,
                 abandoned: None,
+                ..
             }) => Conclusion::Publish {
                 dropped: std::mem::take(self.dropped_since.of(stream_id)),
             },
@@ -193,11 +239,12 @@ impl<F> Admission<F> {
         }
     }
 
-    /// The frame in work is done with: its result was published, or discarded.
-    pub fn finish(&mut self, conclusion: Conclusion, outcome: Outcome) {
-        let Some(work) = self.work.take() else {
+    /// A frame in work is done with: its result was published, or discarded.
+    pub fn finish(&mut self, ticket: Ticket, conclusion: Conclusion, outcome: Outcome) {
+        let Some(at) = self.work.iter().position(|work| work.ticket == ticket) else {
             return;
         };
+        let work = self.work.swap_remove(at);
         match (conclusion, outcome) {
             (Conclusion::Publish { .. }, Outcome::Inferred) => self.counts.inferred += 1,
             (Conclusion::Publish { .. }, Outcome::Failed) => self.counts.failed += 1,
@@ -209,7 +256,7 @@ impl<F> Admission<F> {
     }
 
     /// Gives back what waited and refuses what comes, until [`reopen`](Self::reopen).
-    pub fn flush(&mut self) -> Option<F> {
+    pub fn flush(&mut self) -> Vec<F> {
         self.shut(DropReason::Flush)
     }
 
@@ -221,7 +268,7 @@ impl<F> Admission<F> {
     }
 
     /// Gives back what waited and refuses what comes, for good.
-    pub fn close(&mut self) -> Option<F> {
+    pub fn close(&mut self) -> Vec<F> {
         self.shut(DropReason::Closed)
     }
 
@@ -235,26 +282,34 @@ impl<F> Admission<F> {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_none() && self.work.is_none()
+        self.waiting.is_empty() && self.work.is_empty()
     }
 
     pub fn counts(&self) -> Counts {
         Counts {
-            pending: u64::from(self.waiting.is_some()) + u64::from(self.work.is_some()),
+            pending: (self.waiting.len() + self.work.len()) as u64,
             ..self.counts
         }
     }
 
-    fn shut(&mut self, reason: DropReason) -> Option<F> {
+    fn is_in_work(&self, stream_id: &str) -> bool {
+        self.work.iter().any(|work| work.stream_id == stream_id)
+    }
+
+    fn shut(&mut self, reason: DropReason) -> Vec<F> {
         if !self.is_closed() {
             self.shut = Some(reason);
         }
-        if let Some(work) = &mut self.work {
+        for work in &mut self.work {
             work.abandoned.get_or_insert(reason);
         }
-        let (stream_id, frame) = self.waiting.take()?;
-        self.drop_received(&stream_id, reason);
-        Some(frame)
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        waiting
+            .map(|(stream_id, frame)| {
+                self.drop_received(&stream_id, reason);
+                frame
+            })
+            .collect()
     }
 
     fn received(&mut self) {

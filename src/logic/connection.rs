@@ -41,6 +41,10 @@ pub enum EndReason {
     SetupFailed,
     HandlerError,
     ServerShutdown,
+    /// The server that we called has closed.
+    ServerClosed,
+    /// The server that we called is there, and nothing comes from it.
+    Stalled,
 }
 
 impl EndReason {
@@ -55,6 +59,8 @@ impl EndReason {
             Self::SetupFailed => "setup-failed",
             Self::HandlerError => "handler-error",
             Self::ServerShutdown => "server-shutdown",
+            Self::ServerClosed => "server-closed",
+            Self::Stalled => "stalled",
         }
     }
 }
@@ -67,8 +73,13 @@ impl EndReason {
             | Self::ClosedByApplication
             | Self::SourceEnded
             | Self::HandlerError
-            | Self::ServerShutdown => true,
-            Self::ClientClosed | Self::PeerLost | Self::SetupTimeout | Self::SetupFailed => false,
+            | Self::ServerShutdown
+            | Self::Stalled => true,
+            Self::ClientClosed
+            | Self::PeerLost
+            | Self::SetupTimeout
+            | Self::SetupFailed
+            | Self::ServerClosed => false,
         }
     }
 }

@@ -127,7 +127,7 @@ pub fn suppress(candidates: &mut Vec<Candidate>, iou: f32) {
     candidates.truncate(kept);
 }
 
-/// How a frame lies in a model's input: scaled alike in both directions, centred, padded.
+/// How a frame lies in a model's input: scaled alike in both directions, centred and padded, or stretched over all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Letterbox {
     /// Width and height of the frame.
@@ -156,6 +156,17 @@ impl Letterbox {
             fit,
             left: (input.0 - fit.0) / 2,
             top: (input.1 - fit.1) / 2,
+        }
+    }
+
+    /// Width and height scaled each on its own, so that nothing is padded.
+    pub fn stretched(frame: (u32, u32), input: (u32, u32)) -> Self {
+        Letterbox {
+            frame,
+            input,
+            fit: input,
+            left: 0,
+            top: 0,
         }
     }
 
@@ -275,6 +286,14 @@ mod tests {
             y1: 480.0,
         };
         assert_eq!(fit.to_frame(&whole), Some(frame));
+    }
+
+    #[test]
+    fn a_stretched_frame_is_brought_back_by_each_side_alone() {
+        let fit = Letterbox::stretched((640, 480), (320, 320));
+        let corners = |x0, y0, x1, y1| Corners { x0, y0, x1, y1 };
+        let found = fit.to_frame(&corners(80.0, 80.0, 160.0, 160.0));
+        assert_eq!(found, Some(corners(160.0, 120.0, 320.0, 240.0)));
     }
 
     #[test]

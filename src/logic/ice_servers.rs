@@ -4,7 +4,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
+
+use super::percent::{decoded, is_well_encoded};
 
 /// Most servers of one kind; each is one more that every offer's candidates are made of.
 pub const MAX_SERVERS: usize = 8;
@@ -144,7 +147,10 @@ impl FromStr for TurnServer {
         let (username, password) = account
             .split_once(':')
             .ok_or_else(|| bad("there is no password in it"))?;
-        let decoded = |text| decode(text).filter(|text| !text.is_empty());
+        let decoded = |text| {
+            let decoded = is_well_encoded(text).then(|| decoded(text)).flatten();
+            decoded.filter(|text| !text.is_empty())
+        };
         let username =
             decoded(username).ok_or_else(|| bad("its user name is empty or not well encoded"))?;
         let password =
@@ -169,6 +175,15 @@ impl FromStr for TurnServer {
 }
 
 impl TurnServer {
+    /// One of an RTCIceServer, which has its account beside its URL.
+    pub fn with_account(url: &str, username: &str, password: &str) -> Result<Self, BadTurnServer> {
+        let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
+        let [username, password] =
+            [username, password].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
+        format!("{scheme}:{username}:{password}@{rest}").parse()
+    }
+
     /// Whether our own side speaks to it: over plain UDP only.
     pub fn is_ours_too(&self) -> bool {
         !self.secure && self.carrier != Some(Carrier::Tcp)
@@ -241,30 +256,30 @@ pub fn as_json(stun: &[StunServer], turn: &[TurnServer]) -> String {
     serde_json::to_string(&servers).expect("strings are JSON")
 }
 
-/// Percent-encoded text (RFC 3986), if it is text without control characters.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(rest.next()?).to_digit(16);
-                (digit()? * 16 + digit()?) as u8
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes)
-        .ok()
-        .filter(|text| !text.chars().any(char::is_control))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn turn(text: &str) -> Result<TurnServer, BadTurnServer> {
         text.parse()
+    }
+
+    #[test]
+    fn an_account_beside_a_url_may_have_any_letters() {
+        let server = TurnServer::with_account("turn:192.0.2.1:1?transport=udp", "1700:me", "p@/ä");
+        let server = server.unwrap();
+        assert_eq!((&*server.username, &*server.password), ("1700:me", "p@/ä"));
+        assert_eq!(server.to_string(), "turn:192.0.2.1:1?transport=udp");
+        for (url, user, password) in [
+            ("turn:", "u", "p"),
+            ("stun:a:1", "u", "p"),
+            ("turn:a:1", "", "p"),
+        ] {
+            assert!(
+                TurnServer::with_account(url, user, password).is_err(),
+                "{url}"
+            );
+        }
     }
 
     #[test]

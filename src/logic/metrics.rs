@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 
 use super::admission::Counts;
 use super::connection::{EndReason, Phase};
+use super::stats::Stage;
 
 /// Seconds; a frame at 30 a second is due every 0.033.
 const LATENCY_BUCKETS: [f64; 11] = [
@@ -37,6 +38,7 @@ pub struct Metrics {
     frames_dropped: Counters<1>,
     frames_pending: Gauge,
     latency: Histogram,
+    stages: Family<Labels<1>, Histogram, fn() -> Histogram>,
     messages: Counters<1>,
     outputs_dropped: Counter,
     datagrams_unsent: Counter,
@@ -45,6 +47,10 @@ pub struct Metrics {
     relays: Gauge,
     relay_allocations: Counters<1>,
     relay_datagrams_dropped: Counters<1>,
+}
+
+fn new_histogram() -> Histogram {
+    Histogram::new(LATENCY_BUCKETS)
 }
 
 /// What became of an address on a TURN server.
@@ -141,6 +147,11 @@ impl Default for Metrics {
                 "inference_latency_seconds",
                 "From a frame's arrival in the inference element to its result",
                 Histogram::new(LATENCY_BUCKETS)
+            ),
+            stages: metric!(
+                "inference_stage_seconds",
+                "What of that is spent waiting for the model, before it, in it and after it, by stage",
+                Family::new_with_constructor(new_histogram as fn() -> Histogram)
             ),
             messages: metric!(
                 "messages",
@@ -262,8 +273,15 @@ impl Metrics {
             .inc_by(now.pending as i64 - before.pending as i64);
     }
 
+    /// A result was told, that took so long from the frame's arrival.
     pub fn result(&self, latency: Duration) {
         self.latency.observe(latency.as_secs_f64());
+    }
+
+    /// A result spent so long in one of the stages before it.
+    pub fn stage(&self, stage: Stage, took: Duration) {
+        let of_stage = self.stages.get_or_create(&[("stage", stage.name())]);
+        of_stage.observe(took.as_secs_f64());
     }
 
     pub fn message(&self, sent: bool) {
@@ -393,6 +411,9 @@ mod tests {
         let metrics = Metrics::default();
         metrics.result(Duration::from_millis(4));
         metrics.result(Duration::from_millis(40));
+        metrics.stage(Stage::Queue, Duration::from_millis(4));
+        let queued = "rtcinference_inference_stage_seconds_bucket{le=\"0.005\",stage=\"queue\"}";
+        assert_eq!(value(&metrics, queued), Some(1));
         let below = |bound: &str| {
             value(
                 &metrics,

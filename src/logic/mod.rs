@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod bandwidth;
+pub mod batching;
 pub mod connection;
 pub mod continuity;
 pub mod detections;
@@ -15,14 +16,17 @@ pub mod media;
 pub mod metrics;
 pub mod origins;
 pub mod overlay;
+pub mod pairing;
 pub mod palette;
 pub mod per_stream;
+pub mod percent;
 pub mod processing_latency;
 pub mod rate_limit;
 pub mod registry;
 pub mod relay_peers;
 pub mod return_clock;
 pub mod return_lines;
+pub mod sent_frames;
 pub mod shares;
 pub mod stats;
 pub mod stream_clock;

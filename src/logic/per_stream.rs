@@ -1,7 +1,7 @@
 //! A little state for each stream that passes, bounded: who was silent longest is forgotten first.
 
 /// Streams remembered at a time; a funnel rarely joins more.
-const MOST: usize = 64;
+pub const MOST: usize = 64;
 
 /// Values by stream-id, the most recently used last.
 #[derive(Debug)]

@@ -23,6 +23,14 @@ pub struct Returns {
 }
 
 impl Returns {
+    /// A stream for every line: where directions are not ours to say.
+    pub const UNLIMITED: Self = Self {
+        of_video: None,
+        of_audio: None,
+        video: u32::MAX,
+        audio: u32::MAX,
+    };
+
     /// What becomes of a stream of that kind.
     pub fn of(&self, media: Media) -> Option<Media> {
         match media {

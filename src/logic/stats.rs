@@ -41,7 +41,7 @@ impl ReportTimer {
     }
 }
 
-/// From a frame's arrival in the element to its result, of all results so far; within 1 % of the truth.
+/// How long something took, each time so far; within 1 % of the truth.
 #[derive(Debug)]
 pub struct Latencies {
     nanoseconds: Histogram<u64>,
@@ -56,11 +56,11 @@ impl Default for Latencies {
     }
 }
 
-/// Half, nine in ten, and 99 in a hundred results took no longer than this.
+/// Half of them, 95 and 99 in a hundred took no longer than this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Percentiles {
     pub p50: Duration,
-    pub p90: Duration,
+    pub p95: Duration,
     pub p99: Duration,
 }
 
@@ -76,9 +76,65 @@ impl Latencies {
         let at = |quantile| Duration::from_nanos(self.nanoseconds.value_at_quantile(quantile));
         (!self.nanoseconds.is_empty()).then(|| Percentiles {
             p50: at(0.5),
-            p90: at(0.9),
+            p95: at(0.95),
             p99: at(0.99),
         })
+    }
+}
+
+/// What a frame goes through on its way to a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Waiting for the model.
+    Queue,
+    Preprocess,
+    Inference,
+    Postprocess,
+    /// From the frame's arrival in the element to its result.
+    Total,
+}
+
+impl Stage {
+    pub const ALL: [Stage; 5] = [
+        Stage::Queue,
+        Stage::Preprocess,
+        Stage::Inference,
+        Stage::Postprocess,
+        Stage::Total,
+    ];
+
+    /// Those that follow each other up to the result.
+    pub const BEFORE_RESULT: [Stage; 4] = [
+        Stage::Queue,
+        Stage::Preprocess,
+        Stage::Inference,
+        Stage::Postprocess,
+    ];
+
+    /// As results, statistics and metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Queue => "queue",
+            Stage::Preprocess => "preprocess",
+            Stage::Inference => "inference",
+            Stage::Postprocess => "postprocess",
+            Stage::Total => "latency",
+        }
+    }
+}
+
+/// How long the stages took of all results so far.
+#[derive(Debug, Default)]
+pub struct Stages([Latencies; Stage::ALL.len()]);
+
+impl Stages {
+    pub fn record(&mut self, stage: Stage, took: Duration) {
+        self.0[stage as usize].record(took);
+    }
+
+    /// By stage, in the order of [`Stage::ALL`].
+    pub fn percentiles(&self) -> [Option<Percentiles>; Stage::ALL.len()] {
+        Stage::ALL.map(|stage| self.0[stage as usize].percentiles())
     }
 }
 
@@ -124,7 +180,7 @@ mod tests {
         let percentiles = latencies.percentiles().unwrap();
         for (value, expected) in [
             (percentiles.p50, 0.050),
-            (percentiles.p90, 0.090),
+            (percentiles.p95, 0.095),
             (percentiles.p99, 0.099),
         ] {
             assert!(

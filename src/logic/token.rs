@@ -8,9 +8,11 @@ use subtle::ConstantTimeEq;
 /// What stands in a secret's place.
 const HIDDEN: &str = "…";
 /// Properties with secrets, as GObject takes them; one that begins with another comes before it.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 8] = [
     "auth-token",
     "auth_token",
+    "server-token",
+    "server_token",
     "turn-servers",
     "turn_servers",
     "turn-server",
@@ -18,7 +20,7 @@ const NAMES: [&str; 6] = [
 ];
 
 /// A bearer token (RFC 6750).
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Token(String);
 
 /// A value that no client could send; it is a secret, so it is not told.
@@ -57,6 +59,11 @@ impl Token {
             .split_once(' ')
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         bearer.is_some_and(|(_, text)| self.is(text.trim()))
+    }
+
+    /// What a client that knows it sends as `Authorization`.
+    pub fn authorization(&self) -> String {
+        format!("Bearer {}", self.0)
     }
 
     /// A text without it.
@@ -155,6 +162,7 @@ mod tests {
     fn a_token_is_not_told() {
         let token = token("abcd1234");
         assert_eq!(format!("{token:?}"), "…");
+        assert!(token.is_in(&token.authorization()));
         assert_eq!(token.hide_in("1 abcd1234 2 abcd1234"), "1 … 2 …");
     }
 
@@ -164,6 +172,10 @@ mod tests {
             ("rtcsessionsrc ! fakesink", "rtcsessionsrc ! fakesink"),
             ("a auth-token=s b=c", "a auth-token=… b=c"),
             ("a auth-token=s", "a auth-token=…"),
+            (
+                "a server-token=s server_token=t",
+                "a server-token=… server_token=…",
+            ),
             ("a auth_token=s\n b", "a auth_token=…\n b"),
             ("a auth-token = s b", "a auth-token=… b"),
             ("a auth-token=\"s t\" b", "a auth-token=… b"),

@@ -1,6 +1,7 @@
 //! Who comes, and what a door has agreed on with them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -41,6 +42,21 @@ pub struct Agreement {
     pub source: VideoSource,
     /// Whether an offer is refused when one of its lines cannot be served.
     pub whole_offer: bool,
+    /// With a server that we have called.
+    pub called: Option<Called>,
+    /// A file that it is sent.
+    pub upload: Option<PathBuf>,
+}
+
+/// What holds for a session with a server that was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Called {
+    /// Frames that come back and may wait for whoever takes them.
+    pub max_buffers: u32,
+    /// Whether frames that come back are to be given what the server says of them.
+    pub pairs: bool,
+    /// Whether the server goes on when it is told that a frame was delivered.
+    pub acknowledges: bool,
 }
 
 /// Where a visitor's video comes from.
@@ -66,6 +82,8 @@ impl Default for Agreement {
             pictures: false,
             source: VideoSource::Offer,
             whole_offer: false,
+            called: None,
+            upload: None,
         }
     }
 }

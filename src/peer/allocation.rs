@@ -420,7 +420,7 @@ impl Probe {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::LazyLock;
 
     use stun_types::attribute::{Nonce, Realm};
@@ -551,6 +551,20 @@ mod tests {
         let relayed = Standing::Relayed(address(RELAYED));
         assert_eq!(allocation.standing, relayed);
         (allocation, server)
+    }
+
+    /// One that stands and serves nearly as many peers as it can.
+    pub fn crowded(mut now: Instant) -> Allocation {
+        let (mut allocation, _) = standing(&mut now);
+        let mut peers =
+            (1..=u32::MAX).map(|ip| SocketAddr::from((std::net::Ipv4Addr::from(ip), 7)));
+        while !allocation.is_crowded() {
+            let to = peers.next().unwrap();
+            allocation
+                .send(&ConnectionId::random(), to, b"", now)
+                .unwrap();
+        }
+        allocation
     }
 
     #[test]

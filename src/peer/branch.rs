@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use super::args::Args;
 use super::chain::{Chain, ChainError};
 use super::codecs::{Media, MissingDecoder};
+use super::connection::Pairer;
 use super::encoders::AudioTerms;
 use super::encoding::{Encoding, EncodingOwner};
 use super::inlet::{ENCODED, when_encoded_is_full};
@@ -30,6 +31,8 @@ use crate::logic::wire::record::StreamRecord;
 const DECODED_VIDEO: Bound = Bound::Buffers(2);
 const DECODED_AUDIO: Bound = Bound::Duration(gst::ClockTime::from_mseconds(200));
 
+/// The label of a frame that has no id; those count from 1.
+const UNKNOWN: u64 = 0;
 /// How long a first frame is said to last.
 const FRAME: gst::ClockTime = gst::ClockTime::from_nseconds(1_000_000_000 / 30);
 
@@ -57,6 +60,8 @@ pub trait BranchOwner: Send + Sync {
     fn picture(&self, facts: FrameFacts, size: (u32, u32), jpeg: &[u8]);
     /// What leaves a chain cannot be sent.
     fn discarded(&self, why: String);
+    /// A frame is where it was to go; without an id nothing is known of it.
+    fn delivered(&self, frame_id: Option<u64>);
 }
 
 /// What counts the items of a stream.
@@ -86,6 +91,8 @@ pub trait Passage: Send + Sync {
     fn withhold(&self, withheld: bool);
     /// Sends an event of these fields before what comes next.
     fn send_args(&self, args: gst::Structure);
+    /// Whether nothing waits and nothing goes through at the moment.
+    fn is_idle(&self) -> bool;
 }
 
 impl Passage for Pump {
@@ -99,6 +106,10 @@ impl Passage for Pump {
 
     fn send_args(&self, args: gst::Structure) {
         self.send_args(args);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_idle()
     }
 }
 
@@ -136,6 +147,12 @@ pub struct BranchTerms {
     /// Whether what leaves the chain is told as pictures instead of being sent as video.
     pub pictures: bool,
     pub counters: Counters,
+    /// Decoded frames that may wait for what the user built, where that is not as usual.
+    pub max_buffers: Option<u32>,
+    /// Knows what is said elsewhere of its frames.
+    pub pairer: Option<Arc<Pairer>>,
+    /// Whether it is to be told when frames are where they were to go.
+    pub acknowledges: bool,
 }
 
 /// Why a branch does not come to be.
@@ -162,6 +179,8 @@ struct RawSide {
     chained: bool,
     /// Whether frames wait for what the user built.
     lossless: bool,
+    /// Whether the owner wants to know which frames were taken.
+    acknowledges: bool,
     stage: Arc<dyn Stage>,
     owner: Weak<dyn BranchOwner>,
 }
@@ -197,6 +216,19 @@ impl PumpOwner for RawSide {
 
     fn is_live(&self) -> bool {
         !self.lossless
+    }
+
+    fn label(&self, buffer: &gst::BufferRef) -> Option<u64> {
+        match self.acknowledges {
+            true => Some(FrameFacts::read(buffer).frame_id.unwrap_or(UNKNOWN)),
+            false => None,
+        }
+    }
+
+    fn delivered(&self, label: u64) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.delivered(Some(label).filter(|label| *label != UNKNOWN));
+        }
     }
 }
 
@@ -302,6 +334,9 @@ impl Branch {
             lossless,
             pictures,
             counters,
+            max_buffers,
+            pairer,
+            acknowledges,
         } = terms;
         let wants_encoded = chain.as_ref().is_some_and(|c| c.encoded().is_some());
         let wants_keyframe = match &supply {
@@ -320,12 +355,14 @@ impl Branch {
             wants_keyframe,
             chained: chain.is_some(),
             lossless,
+            acknowledges,
             stage: stage.clone(),
             owner: owner.clone(),
         };
+        let decoded = max_buffers.map_or(DECODED_VIDEO, |most| Bound::Buffers(most.max(1).into()));
         let (bound, when_full) = match media {
             _ if undecoded => (ENCODED, when_encoded_is_full(media)),
-            Media::Video => (DECODED_VIDEO, WhenFull::DropOldest),
+            Media::Video => (decoded, WhenFull::DropOldest),
             Media::Audio => (DECODED_AUDIO, WhenFull::DropOldest),
         };
         let raw = Arc::new(Pump::new(builder, bound, when_full, Arc::new(side)));
@@ -334,6 +371,7 @@ impl Branch {
             from_reel: matches!(supply, Supply::Reel(_)),
             raw: raw.clone(),
             lossless,
+            pairer,
             stage: stage.clone(),
             owner: owner.clone(),
             counters,
@@ -378,8 +416,7 @@ impl Branch {
             Some(chain) => Some(self.join_chain(chain, stream_start, &caps)?),
             None => {
                 self.raw.open(stream_start, &caps);
-                self.stage.add_pad(self.raw.pad());
-                pad = Some(self.raw.pad().name());
+                pad = Some(self.stage.add_pad(self.raw.pad()));
                 None
             }
         };
@@ -556,6 +593,26 @@ fn give_duration(buffer: &mut gst::Buffer, last: Option<gst::ClockTime>) {
     }
 }
 
+/// Puts on a frame what is said of it elsewhere, where that is known in time.
+fn pair(pairer: &Pairer, buffer: &mut gst::Buffer) {
+    let own = FrameFacts::read(buffer);
+    let Some((pts, base)) = own.pts.zip(own.time_base).filter(|_| own.json.is_none()) else {
+        return;
+    };
+    if let Some(said) = pairer.meet(pts as f64 * base.seconds()) {
+        // Its time is that of the line it came on.
+        let known = FrameFacts {
+            frame_id: said.frame_id,
+            declared_fps: said.declared_fps,
+            measured_fps: said.measured_fps,
+            results: said.results,
+            json: said.json,
+            ..own
+        };
+        known.write(buffer.make_mut());
+    }
+}
+
 /// Frames that are played begin when the first one comes, and count from there.
 #[derive(Default)]
 struct ReelClock {
@@ -587,6 +644,7 @@ struct Tail {
     from_reel: bool,
     raw: Arc<Pump>,
     lossless: bool,
+    pairer: Option<Arc<Pairer>>,
     stage: Arc<dyn Stage>,
     owner: Weak<dyn BranchOwner>,
     counters: Counters,
@@ -611,6 +669,9 @@ impl Tail {
                     let mut last = last_pts.lock().unwrap_or_else(PoisonError::into_inner);
                     give_duration(&mut buffer, last.take());
                     *last = buffer.pts();
+                }
+                if let Some(pairer) = &self.pairer {
+                    pair(pairer, &mut buffer);
                 }
                 let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
                 // What waits for room may wait for the first frame to be told of.

@@ -12,6 +12,8 @@ pub enum Codec {
     Vp8,
     H264,
     Opus,
+    /// On data channels, never on a line.
+    Jpeg,
 }
 
 impl Codec {
@@ -22,6 +24,7 @@ impl Codec {
             Self::Vp8 => "vp8",
             Self::H264 => "h264",
             Self::Opus => "opus",
+            Self::Jpeg => "jpeg",
         }
     }
 
@@ -31,12 +34,13 @@ impl Codec {
             Self::Vp8 => "VP8",
             Self::H264 => "H264",
             Self::Opus => "OPUS",
+            Self::Jpeg => "JPEG",
         }
     }
 
     pub fn media(self) -> Media {
         match self {
-            Self::Vp8 | Self::H264 => Media::Video,
+            Self::Vp8 | Self::H264 | Self::Jpeg => Media::Video,
             Self::Opus => Media::Audio,
         }
     }
@@ -61,6 +65,7 @@ impl Codec {
                 .field("stream-format", "byte-stream")
                 .field("alignment", "au")
                 .build(),
+            Self::Jpeg => gst::Caps::builder("image/jpeg").build(),
             Self::Opus => gst::Caps::builder("audio/x-opus")
                 .field("rate", 48_000)
                 .field("channels", 2)

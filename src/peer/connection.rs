@@ -3,6 +3,7 @@
 //! Everything that happens to a connection reaches this task as a [`Job`] or as its end; it alone touches the
 //! branches and the private pipeline, on a thread that may block. So no start can overtake an end.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -19,10 +20,11 @@ use super::codecs::Media;
 use super::encoders::AudioTerms;
 use super::inlet::Inlet;
 use super::lane::{Lane, Lanes};
+use super::outbox::{Message, Outbox, Waits};
 use super::scene::{Job, Scene, forwarded_eos, private_pipeline};
 use super::stage::Stage;
 use super::supply::{From, NO_LINE, REEL, Reel};
-use super::transport::{Message, Outbox, Transport, Waits};
+use super::transport::Transport;
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::{EndReason, Phase};
 use crate::logic::frame_facts::FrameFacts;
@@ -32,13 +34,19 @@ use crate::logic::registry::{ConnectionId, Place};
 use crate::logic::return_lines::{Returns, Source};
 use crate::logic::wire::dialect::{News, Payload, Pieces};
 use crate::logic::wire::record::ConnectionRecord;
+use crate::logic::wire::roboflow_client::UPLOAD_CHANNEL;
 
 mod books;
+mod called;
 mod ending;
 mod receiving;
 mod telling;
+mod uploading;
 
 use books::Books;
+use called::CalledSide;
+pub use called::Pairer;
+pub use ending::Part;
 use ending::{Apart, End, Remains};
 use receiving::Receiving;
 
@@ -124,6 +132,12 @@ pub struct Connection {
     told_rate: Mutex<RateLimit>,
     /// Absent when the last output was said.
     outputs: Mutex<Option<broadcast::Sender<Output>>>,
+    /// With a server that we have called.
+    called: Option<CalledSide>,
+    /// The file that it is to be sent, until that begins.
+    uploading: Mutex<Option<PathBuf>>,
+    /// The last word was said.
+    over_at_last: watch::Sender<bool>,
     /// The visitor's file, while it comes.
     receiving: Mutex<Option<Receiving>>,
     /// What the application has set so far, for streams that start later.
@@ -133,7 +147,8 @@ pub struct Connection {
     books: Books,
     /// The most that draining may take, once the whole server stops.
     hurry: OnceLock<Duration>,
-    apart: Mutex<Apart>,
+    /// By [`Part`].
+    apart: Mutex<[Apart; 2]>,
     /// What visitors are asked to do.
     wish: watch::Receiver<Option<bool>>,
     /// Where EOS came out of a chain: its sinks by the bin's name, its src pad by that and `.src`.
@@ -182,6 +197,9 @@ impl Connection {
                 VideoSource::Upload(limit) => Some(Receiving::new(limit)),
                 _ => None,
             }),
+            called: agreement.called.map(|terms| CalledSide::new(terms, now)),
+            uploading: Mutex::new(agreement.upload.clone()),
+            over_at_last: watch::Sender::new(false),
             args: Mutex::new(
                 agreement
                     .args
@@ -222,7 +240,7 @@ impl Connection {
             outputs: Mutex::new(Some(broadcast::Sender::new(OUTPUTS))),
             outlets: Mutex::new(Some(Vec::new())),
             hurry: OnceLock::new(),
-            apart: Mutex::new(Apart::NotYet),
+            apart: Mutex::new([Apart::NotYet; 2]),
             wish,
             drained: Mutex::default(),
             drained_more: Condvar::new(),
@@ -279,11 +297,20 @@ impl Connection {
 
     /// What holds for a stream of that kind.
     pub fn branch_terms(&self, media: Media) -> BranchTerms {
+        let called = self.agreement.called;
+        let pairs = called.is_some_and(|called| called.pairs) && media == Media::Video;
         BranchTerms {
             chain: self.chain(media),
             lossless: self.agreement.lossless,
             pictures: self.agreement.pictures,
             counters: self.counters(media),
+            max_buffers: called.map(|called| called.max_buffers),
+            pairer: self
+                .called
+                .as_ref()
+                .filter(|_| pairs)
+                .map(|called| called.pairer.clone()),
+            acknowledges: called.is_some_and(|called| called.acknowledges) && media == Media::Video,
         }
     }
 
@@ -316,6 +343,10 @@ impl Connection {
         self.end.get().map(|end| end.reason)
     }
 
+    pub fn end_detail(&self) -> Option<String> {
+        self.end.get().and_then(|end| end.detail.clone())
+    }
+
     pub fn record(&self) -> ConnectionRecord {
         let streams = lock(&self.outlets);
         ConnectionRecord {
@@ -343,6 +374,9 @@ impl Connection {
     /// A data channel has opened: the visitor can be told something from now on.
     pub fn on_channel(&self, label: &str) {
         self.tell(News::Channel(label));
+        if label == UPLOAD_CHANNEL {
+            self.upload(label);
+        }
         let wish = *self.wish.borrow();
         if let Some(playing) = wish {
             self.ask_to_play(playing);
@@ -485,8 +519,17 @@ impl Connection {
             self.stage.clone(),
             owner,
         );
+        if let Some(called) = &self.called {
+            called.opened(&inlet);
+        }
         self.job(Job::Open(inlet.clone()));
         inlet
+    }
+
+    /// Waits for the last word.
+    pub async fn over(&self) {
+        // The sender is ours, and lives as long as we do.
+        let _ = self.over_at_last.subscribe().wait_for(|over| *over).await;
     }
 
     fn job(&self, job: Job) {
@@ -659,6 +702,13 @@ impl BranchOwner for Connection {
 
     fn picture(&self, facts: FrameFacts, size: (u32, u32), jpeg: &[u8]) {
         self.on_picture(&facts, size, jpeg);
+    }
+
+    fn delivered(&self, frame_id: Option<u64>) {
+        match frame_id {
+            Some(id) => self.deliver(id),
+            None => self.deliver_next(),
+        }
     }
 
     fn discarded(&self, why: String) {

@@ -18,6 +18,8 @@ pub trait Publisher: Send + Sync {
     fn left(&self, connection: &ConnectionId);
     /// What waits to be sent to that connection is of no more use.
     fn interrupt(&self, connection: &ConnectionId);
+    /// The server that is sent to says something of the frame of those seconds, of its own clock.
+    fn said(&self, _seconds: Option<f64>, _failed: bool) {}
 }
 
 struct Directory {
@@ -103,6 +105,14 @@ pub fn publish(name: &str, publisher: &Arc<dyn Publisher>) {
             .publishers
             .push((name.to_owned(), Arc::downgrade(publisher)));
     });
+}
+
+/// The latest session of that name.
+pub fn session(name: &str) -> Option<Arc<Session>> {
+    with(|directory| {
+        let named = directory.sessions.iter().rev().filter(|(n, _)| n == name);
+        named.filter_map(|(_, session)| session.upgrade()).next()
+    })
 }
 
 /// Every connection of the sessions of that name.

@@ -11,6 +11,7 @@ use gst::prelude::*;
 use super::codecs::{Codec, Media};
 use super::encoders::{AudioTerms, EncoderElements, can_encode};
 use super::inline::{Inline, taking_pad};
+use super::planar::Planar;
 use crate::logic::frame_facts::FrameFacts;
 use crate::logic::return_clock::ReturnClock;
 
@@ -80,6 +81,8 @@ struct Inner {
 struct State {
     segment: Option<gst::Event>,
     encoder: Option<Encoder>,
+    /// What comes, and how it is made planar before the encoder sees it, where that is done here.
+    planar: Option<(gst::Caps, Option<Arc<Planar>>)>,
     /// When the last keyframe was asked of the encoder, and whether another one is wanted since.
     keyframe_at: Option<Instant>,
     keyframe_wanted: bool,
@@ -251,7 +254,10 @@ impl Inner {
         if raw && !self.taker.admits() {
             return Ok(gst::FlowSuccess::Ok);
         }
-        let ready = self.encoder_for(pad, &caps, codec);
+        let is_picture = raw && self.media == Media::Video;
+        let planar = is_picture.then(|| self.planar(&caps)).flatten();
+        let told = planar.as_ref().map_or(&caps, |planar| planar.caps());
+        let ready = self.encoder_for(pad, told, codec);
         let (feed, ask) = match ready {
             Ok(Some(ready)) => ready,
             // It was stopped meanwhile.
@@ -281,7 +287,22 @@ impl Inner {
             let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
             clock.note(at.into(), &facts);
         }
-        feed.push(buffer)
+        match planar {
+            Some(planar) => feed.push(planar.convert(&buffer)?),
+            None => feed.push(buffer),
+        }
+    }
+
+    fn planar(&self, caps: &gst::Caps) -> Option<Arc<Planar>> {
+        let mut state = self.lock();
+        match &state.planar {
+            Some((known, planar)) if known == caps => planar.clone(),
+            _ => {
+                let planar = Planar::new(caps).map(Arc::new);
+                state.planar = Some((caps.clone(), planar.clone()));
+                planar
+            }
+        }
     }
 
     /// How the frames are to be encoded; `None` says why they are discarded.

@@ -36,6 +36,8 @@ pub struct FeedTerms {
     /// `None`: it is sent as it comes.
     pub continuity: Option<ContinuityTerms>,
     pub coding: encoders::AudioTerms,
+    /// It goes to a server that was called: each frame counts of what can wait, and nothing is made up before the first.
+    pub to_server: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +81,8 @@ struct State {
     /// Frames of audio that found no room.
     dropped: u64,
     closed: bool,
+    /// Nothing is sent before something has come.
+    holds_back: bool,
     /// Everything that waits is to leave, then the feed closes.
     finishing: bool,
     /// What does not fit is waited for no longer.
@@ -142,6 +146,7 @@ impl Feed {
                 black: None,
                 dropped: 0,
                 closed: false,
+                holds_back: terms.to_server,
                 finishing: false,
                 flushing: false,
                 apart: false,
@@ -182,13 +187,13 @@ impl Feed {
     }
 
     /// Takes a buffer that is to be seen or heard at running time `at`. With `wait` it waits for room, until the feed closes
-    /// or is flushed; else what does not fit is dropped and counted.
-    pub fn push(&self, buffer: gst::Buffer, caps: &gst::Caps, at: Duration, wait: bool) {
+    /// or is flushed; else what does not fit is dropped and counted. `false` where that wait was [aborted](Self::set_unlocked).
+    pub fn push(&self, buffer: gst::Buffer, caps: &gst::Caps, at: Duration, wait: bool) -> bool {
         let raw = is_raw(caps);
         {
             let mut state = self.shared.lock();
             if state.closed || state.finishing {
-                return;
+                return true;
             }
             if state.caps.as_ref() != Some(caps) {
                 // Before anything came it was taken for raw. What is encoded already nobody can fill in for.
@@ -197,6 +202,11 @@ impl Feed {
                 }
                 state.caps = Some(caps.clone());
                 state.black = None;
+            }
+            state.holds_back = false;
+            if wait && raw && self.shared.terms.to_server && is_full(&state.flow) {
+                drop(state);
+                return self.shared.wait_for_a_place() && self.push(buffer, caps, at, wait);
             }
             match &mut state.flow {
                 Flow::Video(video) => {
@@ -221,11 +231,13 @@ impl Feed {
                 }
                 Flow::Audio(_) => {
                     drop(state);
-                    return self.push_samples(buffer, caps, wait);
+                    self.push_samples(buffer, caps, wait);
+                    return true;
                 }
             }
         }
         self.shared.wake.notify_all();
+        true
     }
 
     fn push_samples(&self, buffer: gst::Buffer, caps: &gst::Caps, wait: bool) {
@@ -271,6 +283,12 @@ impl Feed {
         if flushing {
             self.clear();
         }
+    }
+
+    /// Whoever waits for room waits no longer, until told otherwise; what waits stays.
+    pub fn set_unlocked(&self, unlocked: bool) {
+        self.shared.lock().flushing = unlocked;
+        self.shared.wake.notify_all();
     }
 
     /// Lets out what waits, then closes.
@@ -343,6 +361,16 @@ impl Feed {
         }
         self.shared.lock().apart = true;
         self.shared.wake.notify_all();
+    }
+}
+
+/// Whether another frame would make one go that waits.
+fn is_full(flow: &Flow) -> bool {
+    match flow {
+        Flow::AsItComes(queue) => queue.is_full(),
+        Flow::Video(video) => !video.stats().queued.is_zero(),
+        // It has a wait of its own.
+        Flow::Audio(_) => false,
     }
 }
 
@@ -558,6 +586,14 @@ impl Shared {
         }
     }
 
+    /// Until one more fits; `false` when nobody wants to wait any more.
+    fn wait_for_a_place(&self) -> bool {
+        let full = |state: &mut State| is_full(&state.flow) && !state.closed && !state.flushing;
+        let state = self.wake.wait_while(self.lock(), full);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        !state.closed && !state.flushing
+    }
+
     /// Until half of what fits is free; `false` when nobody wants to wait any more.
     fn wait_for_room(&self) -> bool {
         let full = |state: &mut State| match &state.flow {
@@ -602,7 +638,7 @@ impl State {
         if self.closed || (self.finishing && self.waiting().is_zero()) {
             return Next::Close;
         }
-        let Some(now) = now else {
+        let Some(now) = now.filter(|_| !self.holds_back) else {
             return Next::Wait(IDLE);
         };
         let until = |at: Duration| Next::Wait(at.saturating_sub(now).min(IDLE));

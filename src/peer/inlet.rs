@@ -107,12 +107,23 @@ impl Inlet {
 
     /// Takes a frame; says whether the stream needs a keyframe to go on.
     pub fn push(&self, frame: EncodedFrame, now: Instant) -> bool {
-        let lost = self.take(frame, now);
+        let facts = FrameFacts {
+            mid: Some(self.mid.clone()),
+            ssrc: Some(frame.ssrc),
+            rtp_timestamp: Some(frame.rtp_time as u32),
+            ..FrameFacts::default()
+        };
+        let lost = self.take(frame, facts, now);
         self.wants_keyframe.swap(false, Ordering::Relaxed) || lost
     }
 
+    /// Takes a frame that came on no line, with what is known of it.
+    pub fn push_known(&self, frame: EncodedFrame, facts: FrameFacts, now: Instant) {
+        self.take(frame, facts, now);
+    }
+
     /// Says whether the frame is lost to whoever decodes.
-    fn take(&self, frame: EncodedFrame, now: Instant) -> bool {
+    fn take(&self, frame: EncodedFrame, known: FrameFacts, now: Instant) -> bool {
         let Some(running) = self.stage.running_time() else {
             return true;
         };
@@ -133,16 +144,13 @@ impl Inlet {
         let facts = FrameFacts {
             connection_id: Some(self.connection.to_string()),
             stream_id: Some(self.stream_id.clone()),
-            mid: Some(self.mid.clone()),
-            ssrc: Some(frame.ssrc),
-            rtp_timestamp: Some(frame.rtp_time as u32),
             arrival_time: Some(wall.as_nanos() as u64),
-            pts: Some(ticks),
-            time_base: Some(TimeBase {
+            pts: known.pts.or(Some(ticks)),
+            time_base: known.time_base.or(Some(TimeBase {
                 num: 1,
                 den: self.codec.clock_rate() as i32,
-            }),
-            ..FrameFacts::default()
+            })),
+            ..known
         };
         let mut buffer = gst::Buffer::from_slice(frame.data);
         {

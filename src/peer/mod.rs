@@ -5,6 +5,7 @@
 //! | [`call`] | one connection without sockets or clocks: negotiation, gaps, data channels, silence |
 //! | [`session`] | what doors and the element hold: answers offers, ends connections, shuts down |
 //! | `transport` | the one task that owns the sockets and drives every call |
+//! | `outbox` | what is said to a peer's data channel, and how much of it waits |
 //! | [`sockets`] | a UDP socket for each local address, and what STUN servers say of them |
 //! | `relays` | the addresses that TURN servers lend us, and their sockets |
 //! | `allocation` | one of these without sockets or clocks |
@@ -16,6 +17,7 @@
 //! | [`encoders`] | which element encodes which codec, and how it is made to do so at once |
 //! | [`encoding`] | raw frames in, encoded ones out, as whoever takes them wants them |
 //! | [`lane`] | one stream to a peer: its m-line, its share of the bandwidth, its keyframes |
+//! | [`dialled`] | sessions with servers that somebody in this process calls |
 //! | [`directory`] | who is where in this process: sessions by name, and what is published to them |
 //! | [`publication`] | one stream that is published: to its origin, to one visitor, to all |
 //! | [`feed`] | what of it goes to whom: a bounded queue, continuity, and the thread that encodes |
@@ -36,6 +38,7 @@ pub mod call;
 pub mod chain;
 pub mod codecs;
 pub mod connection;
+pub mod dialled;
 pub mod directory;
 pub mod encoders;
 pub mod encoding;
@@ -44,7 +47,9 @@ pub mod feed;
 mod inlet;
 mod inline;
 pub mod lane;
+mod outbox;
 mod pictures;
+mod planar;
 pub mod publication;
 pub mod pump;
 mod relays;

@@ -26,6 +26,8 @@ pub enum Recipient {
     All,
     /// The connection of that id, ours or the client's.
     One(String),
+    /// The server that the session is with.
+    Server,
 }
 
 /// The element that publishes, as its publications see it. Called from any thread, never under a lock that it could want.
@@ -33,6 +35,8 @@ pub trait PublicationStage: Send + Sync {
     fn post(&self, message: gst::Structure);
     /// Running time; `None` while the element does not play.
     fn running_time(&self) -> Option<gst::ClockTime>;
+    /// The server that is sent to says something of the frame of those seconds, of its own clock.
+    fn said(&self, _seconds: Option<f64>, _failed: bool) {}
 }
 
 pub struct PublicationTerms {
@@ -167,11 +171,11 @@ impl Publication {
         caps: &gst::Caps,
         at: Duration,
         wait: bool,
-    ) {
+    ) -> bool {
         let feeds: Vec<Arc<Feed>> = {
             let mut state = self.lock();
             if !state.is_on() {
-                return;
+                return true;
             }
             let found: Vec<_> = match (&self.terms.recipient, origin) {
                 (Recipient::Origin, None) => Vec::new(),
@@ -180,7 +184,9 @@ impl Publication {
                     feed.cloned().into_iter().collect()
                 }
                 // Two may bear that name for a moment: one that leaves, and one that comes.
-                (Recipient::All | Recipient::One(_), _) => state.feeds.values().cloned().collect(),
+                (Recipient::All | Recipient::One(_) | Recipient::Server, _) => {
+                    state.feeds.values().cloned().collect()
+                }
             };
             if found.is_empty() {
                 // Whoever it is for may come yet.
@@ -188,9 +194,12 @@ impl Publication {
             }
             found
         };
+        let mut taken = true;
         for feed in feeds {
-            feed.push(buffer.clone(), caps, at, wait);
+            // Every one of them gets it.
+            taken &= feed.push(buffer.clone(), caps, at, wait);
         }
+        taken
     }
 
     /// Frames of another kind come: a feed that failed is given another chance.
@@ -205,6 +214,11 @@ impl Publication {
             state.feeds.len() < before
         };
         if failed { self.start() } else { Ok(()) }
+    }
+
+    /// Whether there is somebody whom it reaches.
+    pub fn has_recipient(&self) -> bool {
+        !self.lock().feeds.is_empty()
     }
 
     fn feeds(&self) -> Vec<(Option<ConnectionId>, Arc<Feed>)> {
@@ -241,6 +255,13 @@ impl Publication {
         let homeless = self.lock().homeless;
         stats.set("without-recipient", homeless);
         stats
+    }
+
+    /// Whoever waits for room waits no longer, until told otherwise; what waits stays.
+    pub fn set_unlocked(&self, unlocked: bool) {
+        for (_, feed) in self.feeds() {
+            feed.set_unlocked(unlocked);
+        }
     }
 
     pub fn set_flushing(&self, flushing: bool) {
@@ -390,7 +411,7 @@ impl Publication {
 
     fn wants(&self, connection: &Connection) -> bool {
         match &self.terms.recipient {
-            Recipient::Origin | Recipient::All => true,
+            Recipient::Origin | Recipient::All | Recipient::Server => true,
             Recipient::One(id) => {
                 connection.id().as_str() == id || connection.external_id() == Some(id)
             }
@@ -471,6 +492,10 @@ impl Publisher for Publication {
 
     fn interrupt(&self, connection: &ConnectionId) {
         self.clear(connection.as_str());
+    }
+
+    fn said(&self, seconds: Option<f64>, failed: bool) {
+        self.stage.said(seconds, failed);
     }
 }
 

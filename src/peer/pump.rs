@@ -36,6 +36,12 @@ pub trait PumpOwner: Send + Sync {
     fn latency(&self) -> gst::ClockTime;
     /// Whether what is pushed goes on by itself, and who is slow must miss some of it.
     fn is_live(&self) -> bool;
+    /// By what [`delivered`](Self::delivered) knows a buffer; `None` where nobody wants to know.
+    fn label(&self, _buffer: &gst::BufferRef) -> Option<u64> {
+        None
+    }
+    /// What is linked to the pad has had the buffer of that label.
+    fn delivered(&self, _label: u64) {}
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -296,6 +302,12 @@ impl Pump {
         let _ = self.pad.stop_task();
     }
 
+    /// Whether nothing waits and nothing is being pushed.
+    pub fn is_idle(&self) -> bool {
+        let state = self.shared.lock();
+        state.phase == Phase::Closed || (state.queue.is_empty() && !state.pushing)
+    }
+
     /// Buffers pushed, and dropped because downstream was slow.
     pub fn counts(&self) -> (u64, u64) {
         let state = self.shared.lock();
@@ -348,7 +360,11 @@ fn step(shared: &Shared, pad: &gst::Pad) {
             if pad.current_caps().as_ref() != Some(&caps) {
                 pad.push_event(gst::event::Caps::new(&caps));
             }
+            let label = shared.owner.label(&buffer);
             let flow = pad.push(buffer);
+            if let Some(label) = label {
+                shared.owner.delivered(label);
+            }
             let refused = {
                 let mut state = shared.lock();
                 state.pushing = false;

@@ -291,10 +291,6 @@ impl Relays {
         gst::info!(super::CAT, "{} relays {relayed} to us", server.turn);
         relay.heard = Instant::now();
         server.standing.push_back(relay);
-        if server.standing.len() > MAX_RELAYS {
-            server.standing.pop_front();
-            self.metrics.relays(-1);
-        }
         (server.failures, server.settles, server.complained) = (0, None, false);
         self.metrics.relays(1);
         self.metrics.relay(RelayNews::Made);
@@ -334,9 +330,10 @@ impl Relays {
 }
 
 impl Server {
+    /// Whether another address is. One that something comes through makes no room for it.
     fn is_wanted(&self) -> bool {
         let newest = self.standing.back();
-        newest.is_none_or(|relay| relay.allocation.is_crowded())
+        self.standing.len() < MAX_RELAYS && newest.is_none_or(|r| r.allocation.is_crowded())
     }
 
     fn look_up(&mut self) {
@@ -432,5 +429,41 @@ impl Drop for Relay {
     fn drop(&mut self) {
         let now = Instant::now();
         self.with(now, |allocation| allocation.delete(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::allocation::tests::crowded;
+
+    #[test]
+    fn no_address_is_given_up_for_another_while_something_comes_through_it() {
+        let _inside = crate::runtime::runtime().enter();
+        let now = Instant::now();
+        let relay = || {
+            let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            socket.connect(socket.local_addr().unwrap()).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            Relay {
+                socket: UdpSocket::from_std(socket).unwrap(),
+                allocation: crowded(now),
+                heard: now,
+            }
+        };
+        let mut server = Server {
+            turn: "turn://u:p@192.0.2.1".parse().unwrap(),
+            standing: (1..MAX_RELAYS).map(|_| relay()).collect(),
+            attempt: None,
+            failures: 0,
+            try_at: now,
+            settles: None,
+            complained: false,
+        };
+        assert!(server.is_wanted());
+        server.standing.push_back(relay());
+        assert!(!server.is_wanted());
+        server.standing.pop_front();
+        assert!(server.is_wanted());
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 
 use super::branch::{Branch, BranchError, BranchOwner};
-use super::connection::Connection;
+use super::connection::{Connection, Part};
 use super::inlet::Inlet;
 use super::supply::{Reel, Supply};
 use crate::logic::registry::{ConnectionId, Place};
@@ -159,10 +159,10 @@ impl Scene {
                 branches.into_iter().for_each(Branch::stop);
                 self.stop_pipeline();
                 drop((self, done));
-                of.was_taken_apart();
+                of.was_taken_apart(Part::Scene);
             });
         if taking_apart.is_err() || over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-            connection.was_left_behind();
+            connection.was_left_behind(Part::Scene);
         }
     }
 
@@ -173,7 +173,7 @@ impl Scene {
             branch.stop();
         }
         self.stop_pipeline();
-        self.connection.was_taken_apart();
+        self.connection.was_taken_apart(Part::Scene);
     }
 
     fn stop_pipeline(&self) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
 use super::agreement::{Agreement, VideoSource, Visitor};
-use super::call::{Call, CallConfig, CallError};
+use super::call::{self, Call, CallConfig, CallError, OfferTerms, Offered};
 use super::chain::Chain;
 use super::codecs::Media;
 use super::connection::{Connection, Output, Shared, Terms};
@@ -20,6 +20,7 @@ use crate::logic::connection::{EndReason, Phase};
 use crate::logic::ice_servers::TransportPolicy;
 use crate::logic::metrics::Metrics;
 use crate::logic::registry::{Candidate, ConnectionId, Place, Refused, Registry};
+use crate::logic::return_lines::{Assigned, MediaLine};
 use crate::logic::wire::record::ConnectionRecord;
 use crate::logic::wire::sdp::{
     CheckedOffer, SdpError, check_candidate, check_offer, rejected_line,
@@ -58,6 +59,8 @@ pub enum Refusal {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error(transparent)]
+    Answer(#[from] call::AnswerError),
+    #[error(transparent)]
     Neighbour(#[from] NeighbourError),
     #[error("there is no connection with the id {0:?}")]
     NoSuchConnection(String),
@@ -93,7 +96,7 @@ impl Refusal {
             Self::Place(Refused::Pending(_)) => "too-many-pending",
             Self::Place(Refused::Duplicate(_)) => "duplicate-id",
             Self::Place(Refused::Closed) | Self::Gone => "shutting-down",
-            Self::Sdp(_) | Self::Call(_) => "invalid-sdp",
+            Self::Sdp(_) | Self::Call(_) | Self::Answer(_) => "invalid-sdp",
             Self::Neighbour(_) => "webrtcbin",
             Self::NoSuchConnection(_) => "no-such-connection",
             Self::TooOften => "too-many-offers",
@@ -113,6 +116,16 @@ enum Taker {
     /// Our own transport.
     Call(Box<Call>),
     Neighbour(Arc<Neighbour>, Box<Met>),
+}
+
+/// What was negotiated with whom comes.
+struct Negotiated {
+    taker: Taker,
+    /// The peer's own description as it came, and its lines.
+    sdp: String,
+    media: Vec<MediaLine>,
+    /// What is sent on which line.
+    returns: Vec<Assigned>,
 }
 
 /// An answered offer.
@@ -259,20 +272,79 @@ impl Session {
         let place = self.registry.reserve(external_id, remote)?;
         let external_id = visitor.external_id.clone();
         let place = self.authorize(&visitor, place).await?;
+        let is_spent = || self.neighbour.as_ref().is_some_and(|n| n.is_spent());
+        let was_spent = is_spent();
         let answered = self.answer(offer.as_ref()).await;
-        if answered.is_err() && self.neighbour.as_ref().is_some_and(|n| n.is_spent()) {
+        if answered.is_err() && !was_spent && is_spent() {
             // Nobody else comes: the pipeline ends as if somebody had been there.
             self.stage.visitor_stays(place.id());
             self.stage.visitor_left(place.id());
         }
-        let (answer, mut taker) = answered?;
+        let (answer, taker) = answered?;
         if agreement.whole_offer
             && let Some(offer) = &offer
             && let Some(line) = rejected_line(&answer, &offer.media)
         {
             return Err(Refusal::Unserved(line.kind.clone()));
         }
+        let (media, returns) = match offer {
+            Some(offer) => (offer.media, offer.returns),
+            None => Default::default(),
+        };
+        let negotiated = Negotiated {
+            taker,
+            sdp: sdp.unwrap_or_default().to_owned(),
+            media,
+            returns,
+        };
+        let connection = self.begin(visitor, agreement, place, negotiated).await?;
+        let id = connection.id().clone();
+        if let Some(external_id) = external_id {
+            for candidate in self.registry.take_candidates(&external_id, Instant::now()) {
+                self.add_candidate(&id, candidate).await;
+            }
+        }
+        Ok(Answered { id, sdp: answer })
+    }
 
+    /// Makes an offer to a server that is called.
+    pub async fn offer_out(&self, terms: &OfferTerms) -> Result<Offered, Refusal> {
+        let candidates = self.candidates().await?;
+        Ok(Call::offer(
+            &self.config.call,
+            terms,
+            &candidates,
+            Instant::now(),
+        )?)
+    }
+
+    /// The server that is called has answered: the connection begins.
+    pub async fn answered(
+        &self,
+        visitor: Visitor,
+        agreement: Agreement,
+        offered: Offered,
+        answer: &str,
+    ) -> Result<Arc<Connection>, Refusal> {
+        let (call, checked) = offered.accept(answer, Instant::now())?;
+        let external_id = visitor.external_id.as_deref();
+        let place = self.registry.reserve(external_id, visitor.remote.ip())?;
+        let negotiated = Negotiated {
+            taker: Taker::Call(Box::new(call)),
+            sdp: answer.to_owned(),
+            media: checked.media,
+            returns: checked.returns,
+        };
+        self.begin(visitor, agreement, place, negotiated).await
+    }
+
+    async fn begin(
+        &self,
+        visitor: Visitor,
+        agreement: Agreement,
+        place: Place<Arc<Connection>>,
+        negotiated: Negotiated,
+    ) -> Result<Arc<Connection>, Refusal> {
         let alive = self
             .alive
             .lock()
@@ -296,31 +368,31 @@ impl Session {
             place,
             alive.ok_or(Refusal::Gone)?,
         );
-        if let (Taker::Call(call), Some(offer)) = (&mut taker, &offer) {
-            let lines = call.send_lines(&offer.returns, Instant::now());
+        let Negotiated {
+            mut taker,
+            sdp,
+            media,
+            returns,
+        } = negotiated;
+        if let Taker::Call(call) = &mut taker {
+            let lines = call.send_lines(&returns, Instant::now());
             connection.lanes().negotiated(lines);
         }
         // From here on nothing waits: a client that hangs up meanwhile leaves no half of a connection.
         let room = self.transport.reserve().await.ok_or(Refusal::Gone)?;
         life.place.commit(connection.clone())?;
         connection.say_created();
-        let id = connection.id().clone();
         match taker {
             Taker::Call(call) => room.send(Command::Adopt {
                 call,
-                sdp: sdp.unwrap_or_default().to_owned(),
-                media: offer.map(|offer| offer.media).unwrap_or_default(),
+                sdp,
+                media,
                 connection: connection.clone(),
             }),
             Taker::Neighbour(neighbour, met) => neighbour.adopt(*met, &connection),
         }
-        crate::runtime::runtime().spawn(connection.live(life));
-        if let Some(external_id) = external_id {
-            for candidate in self.registry.take_candidates(&external_id, Instant::now()) {
-                self.add_candidate(&id, candidate).await;
-            }
-        }
-        Ok(Answered { id, sdp: answer })
+        crate::runtime::runtime().spawn(connection.clone().live(life));
+        Ok(connection)
     }
 
     /// Whether an offer is one that can be answered here.
@@ -351,14 +423,20 @@ impl Session {
             return Ok((answer, Taker::Neighbour(neighbour.clone(), Box::new(met))));
         }
         let offer = offer.ok_or(Refusal::NoOffers)?;
+        let candidates = self.candidates().await?;
+        let (call, answer) = Call::answer(&self.config.call, offer, &candidates, Instant::now())?;
+        Ok((answer, Taker::Call(Box::new(call))))
+    }
+
+    /// What a peer may be told that it may reach us at.
+    async fn candidates(&self) -> Result<Vec<str0m::Candidate>, Refusal> {
         let (reply, candidates) = oneshot::channel();
         self.transport.send(Command::Candidates(reply)).await;
         let candidates = candidates.await.map_err(|_| Refusal::Gone)?;
         if candidates.is_empty() && self.ice_transport_policy() == TransportPolicy::Relay {
             return Err(Refusal::NoRelay);
         }
-        let (call, answer) = Call::answer(&self.config.call, offer, &candidates, Instant::now())?;
-        Ok((answer, Taker::Call(Box::new(call))))
+        Ok(candidates)
     }
 
     /// The place goes with the question: a client that hangs up meanwhile does not make room for another one's.

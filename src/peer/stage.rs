@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::chain::Chain;
 use super::codecs::Media;
 use super::connection::Connection;
+use super::directory;
 use crate::logic::registry::ConnectionId;
 use crate::logic::return_lines::Returns;
 
@@ -32,18 +33,35 @@ pub trait Stage: Send + Sync {
     fn returns(&self) -> Returns;
     /// A pad of that kind, with the lowest free name, which is taken until the pad is removed or forgotten.
     fn pad_builder(&self, media: Media) -> gst::PadBuilder<gst::Pad>;
-    fn add_pad(&self, pad: &gst::Pad);
+    /// Gives the pad to the user; returns what it is called there.
+    fn add_pad(&self, pad: &gst::Pad) -> gst::glib::GString;
     fn remove_pad(&self, pad: &gst::Pad);
     /// A chain or something linked takes media of that connection; said any number of times.
     fn visitor_stays(&self, connection: &ConnectionId);
-    /// A connection stands.
-    fn visitor_joined(&self, connection: &Arc<Connection>);
-    /// What waits to be sent to that connection is of no more use.
-    fn interrupt(&self, connection: &ConnectionId);
-    /// It is over; its last word follows.
-    fn visitor_leaves(&self, connection: &ConnectionId);
     /// A connection has said its last word.
     fn visitor_left(&self, connection: &ConnectionId);
     /// Frees the name of a pad that was never added.
     fn forget_pad(&self, pad: &gst::Pad);
+    /// The name by which those who send to the session find it.
+    fn session(&self) -> &str;
+
+    /// A connection stands.
+    fn visitor_joined(&self, connection: &Arc<Connection>) {
+        directory::tell(self.session(), |publisher| publisher.joined(connection));
+    }
+
+    /// What waits to be sent to that connection is of no more use.
+    fn interrupt(&self, connection: &ConnectionId) {
+        directory::tell(self.session(), |publisher| publisher.interrupt(connection));
+    }
+
+    /// A server that was called says something of the frame of those seconds, of its own clock.
+    fn server_said(&self, seconds: Option<f64>, failed: bool) {
+        directory::tell(self.session(), |publisher| publisher.said(seconds, failed));
+    }
+
+    /// It is over; its last word follows.
+    fn visitor_leaves(&self, connection: &ConnectionId) {
+        directory::tell(self.session(), |publisher| publisher.left(connection));
+    }
 }

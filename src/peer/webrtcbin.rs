@@ -25,6 +25,7 @@ use crate::logic::wire::sdpfrag::{Credentials, Fragment};
 use crate::logic::wire::whip::IfMatch;
 
 mod channels;
+mod coding;
 mod inside;
 mod lines;
 mod sending;
@@ -90,8 +91,9 @@ impl NeighbourError {
     }
 }
 
-/// A description of its, and the visit that begins with it.
+/// A description of its, and the visit that began with it.
 pub struct Met {
+    /// Its last answer, or its offer.
     pub sdp: String,
     visit: Arc<Visit>,
     /// The lines of what was negotiated.
@@ -103,12 +105,7 @@ pub struct Met {
 
 struct Current {
     id: ConnectionId,
-    visit: Arc<Visit>,
-    media: Vec<MediaLine>,
-    identity: Vec<String>,
-    lines: Vec<GatedLine>,
-    /// Its answer, or its offer.
-    sdp: String,
+    met: Met,
     /// Whether the client's answer is awaited.
     open: bool,
 }
@@ -202,7 +199,7 @@ impl Neighbour {
         let over = lock(&self.sources).iter().all(|source| source.has_ended());
         let visit = lock(&self.current)
             .as_ref()
-            .map(|current| current.visit.clone());
+            .map(|current| current.met.visit.clone());
         if let Some(visit) = visit.filter(|visit| over && !visit.receives()) {
             let detail = "all that is sent has come to its end".to_owned();
             visit.end_with(EndReason::SourceEnded, Some(detail));
@@ -273,13 +270,8 @@ impl Neighbour {
         let sdp = self.describe(&visit, "create-offer", "offer").await?;
         // Its certificate is RSA, which some clients take from a DTLS server and others do not; from a client all do.
         let sdp = sdp.replace("a=setup:actpass", "a=setup:active");
-        let unlimited = Returns {
-            video: u32::MAX,
-            audio: u32::MAX,
-            ..Returns::default()
-        };
         // Only for what its lines are; what it writes is sound.
-        let media = check_offer(&sdp, &[], &unlimited)?.media;
+        let media = check_offer(&sdp, &[], &Returns::UNLIMITED)?.media;
         Ok(Met {
             sdp,
             visit,
@@ -310,21 +302,10 @@ impl Neighbour {
 
     /// The connection stands in the registry: from here on it hears of everything.
     pub fn adopt(&self, met: Met, connection: &Arc<Connection>) {
-        let Met {
-            sdp,
-            visit,
-            media,
-            identity,
-            lines,
-        } = met;
-        visit.belongs_to(connection);
+        met.visit.belongs_to(connection);
         *lock(&self.current) = Some(Current {
             id: connection.id().clone(),
-            visit,
-            media,
-            identity,
-            lines,
-            sdp,
+            met,
             open: self.place.offers,
         });
     }
@@ -340,7 +321,7 @@ impl Neighbour {
         let sources = lock(&self.sources).clone();
         for source in sources {
             // One that finds no line sends nothing.
-            if source.take(&mut left).is_some() {
+            if source.take(&mut left) {
                 visit.sends(source);
             }
         }
@@ -442,7 +423,7 @@ impl Neighbour {
     fn visit(&self, id: &ConnectionId) -> Option<Arc<Visit>> {
         let current = lock(&self.current);
         let current = current.as_ref().filter(|current| current.id == *id);
-        current.map(|current| current.visit.clone())
+        current.map(|current| current.met.visit.clone())
     }
 
     fn obey(self: &Arc<Self>, command: Command) {
@@ -493,13 +474,13 @@ impl Neighbour {
             } => {
                 let ours = |current: &mut Current| current.id == id;
                 let current = lock(&self.current).take_if(ours);
-                if let Some(Current { visit, .. }) = current {
+                if let Some(Current { met, .. }) = current {
                     for source in lock(&self.sources).iter() {
                         source.close();
                     }
                     // The others must not wait for it.
                     tokio::spawn(async move {
-                        visit.end(drain, abrupt).await;
+                        met.visit.end(drain, abrupt).await;
                         drop(closed);
                     });
                 }
@@ -517,11 +498,11 @@ impl Neighbour {
             let current = current.as_ref().filter(|current| current.id == *id);
             let current = current.ok_or(OfferRefused::Gone)?;
             (
-                current.visit.clone(),
-                current.media.clone(),
+                current.met.visit.clone(),
+                current.met.media.clone(),
                 current.open,
-                current.identity.clone(),
-                current.lines.clone(),
+                current.met.identity.clone(),
+                current.met.lines.clone(),
             )
         };
         if !visit.may_negotiate() {
@@ -533,12 +514,7 @@ impl Neighbour {
                 return Err(NeighbourError::NothingOffered.into());
             }
             // The directions of an answer are what the client says.
-            let unlimited = Returns {
-                video: u32::MAX,
-                audio: u32::MAX,
-                ..Returns::default()
-            };
-            checked = check_offer(sdp, &media, &unlimited)?;
+            checked = check_offer(sdp, &media, &Returns::UNLIMITED)?;
             gated = gate(&checked.sdp, &self.place.codecs)?;
             self.set_remote(&visit, WebRTCSDPType::Answer, &gated.sdp)
                 .await?;
@@ -560,10 +536,10 @@ impl Neighbour {
         };
         let mut current = lock(&self.current);
         if let Some(current) = current.as_mut().filter(|current| current.id == *id) {
-            current.media = checked.media;
-            current.lines = lines;
+            current.met.media = checked.media;
+            current.met.lines = lines;
+            current.met.sdp.clone_from(&sdp);
             current.open = false;
-            current.sdp.clone_from(&sdp);
         }
         Ok(sdp)
     }
@@ -578,8 +554,8 @@ impl Neighbour {
             let current = lock(&self.current);
             let current = current.as_ref().filter(|current| current.id == *id);
             let current = current.ok_or(OfferRefused::Gone)?;
-            let ours = Credentials::of(&current.sdp).map(|own| own.ufrag);
-            (current.visit.clone(), ours)
+            let ours = Credentials::of(&current.met.sdp).map(|own| own.ufrag);
+            (current.met.visit.clone(), ours)
         };
         if !if_match.allows(&ours.unwrap_or_default()) {
             return Err(OfferRefused::OtherIceSession);

@@ -234,7 +234,7 @@ fn latest_lets_every_frame_out_at_once_with_the_last_result() {
 fn wait_infers_every_frame_of_a_file() {
     let (frames, messages) = run(&format!(
         "videotestsrc num-buffers=40 ! video/x-raw,format=I420,width=320,height=240 \
-         ! inferencefilter model={MODEL} ! fakesink name=out"
+         ! inferencefilter model={MODEL} engine=rten ! fakesink name=out"
     ));
     assert_eq!(ids(&frames), (1..=40).collect::<Vec<_>>());
     for frame in &frames {

@@ -49,7 +49,7 @@ fn run(description: &str) -> Vec<gst::Message> {
 #[test]
 fn every_frame_of_a_file_is_inferred_and_told_before_eos() {
     let messages = run(&format!(
-        "videotestsrc num-buffers=40 ! video/x-raw,width=320,height=240 ! inferencesink model={MODEL}"
+        "videotestsrc num-buffers=40 ! video/x-raw,width=320,height=240 ! inferencesink model={MODEL} engine=rten"
     ));
     let ids: Vec<_> = named(&messages, "inference-result")
         .iter()
@@ -388,6 +388,64 @@ fn a_funnel_does_not_mix_streams_up() {
         .collect::<Vec<_>>();
     frames.sort();
     assert_eq!(frames, [8, 12]);
+}
+
+#[test]
+fn raw_outputs_are_told_as_numbers_or_as_bytes() {
+    let run = |format: &str| {
+        let messages = run(&format!(
+            "videotestsrc num-buffers=1 ! {CAPS} ! inferencesink model={MODEL} engine=rten decoder=raw tensor-format={format}"
+        ));
+        let result = named(&messages, "inference-result")[0].to_owned();
+        let tensors = &json(&result)["serialized_output_data"]["predictions"]["tensors"];
+        (result.clone(), tensors[0].clone())
+    };
+    let (result, tensor) = run("json");
+    assert!(!result.has_field("tensors"));
+    assert_eq!(
+        (tensor["name"].as_str(), tensor["datatype"].as_str()),
+        (Some("output0"), Some("FP32"))
+    );
+    let numbers: Vec<f32> = serde_json::from_value(tensor["data"].clone()).unwrap();
+    let shape: Vec<usize> = serde_json::from_value(tensor["shape"].clone()).unwrap();
+    assert_eq!(numbers.len(), shape.iter().product::<usize>());
+
+    let (result, bare) = run("bytes");
+    assert_eq!((&bare["shape"], bare.get("data")), (&tensor["shape"], None));
+    let tensors: gst::Array = result.get("tensors").unwrap();
+    let tensor: gst::Structure = tensors[0].get().unwrap();
+    assert_eq!(tensor.get::<&str>("name"), Ok("output0"));
+    let sides: gst::Array = tensor.get("shape").unwrap();
+    let sides: Vec<u64> = sides.iter().map(|side| side.get().unwrap()).collect();
+    assert_eq!(
+        sides.iter().map(|&side| side as usize).collect::<Vec<_>>(),
+        shape
+    );
+    let bytes: gst::glib::Bytes = tensor.get("data").unwrap();
+    let (words, _) = bytes.as_chunks::<4>();
+    let told: Vec<f32> = words.iter().map(|word| f32::from_ne_bytes(*word)).collect();
+    assert_eq!(told, numbers);
+}
+
+#[test]
+fn what_each_stage_takes_is_told_with_the_result_and_in_the_statistics() {
+    let messages = run(&format!(
+        "videotestsrc num-buffers=5 ! {CAPS} ! inferencesink model={MODEL} engine=rten"
+    ));
+    let stages = ["queue", "preprocess", "inference", "postprocess"];
+    for result in named(&messages, "inference-result") {
+        let took = |stage: &str| result.get::<u64>(stage).unwrap();
+        let sum: u64 = stages.iter().map(|stage| took(stage)).sum();
+        assert!(
+            took("inference") > 0 && sum <= took("latency"),
+            "{result:?}"
+        );
+    }
+    let last = named(&messages, "inference-stats").pop().unwrap();
+    for stage in stages.iter().chain(&["latency"]) {
+        let at = |share: &str| last.get::<u64>(&format!("{stage}-{share}")).unwrap();
+        assert!(at("p50") <= at("p95") && at("p95") <= at("p99"), "{last:?}");
+    }
 }
 
 #[test]

@@ -11,7 +11,9 @@ mod churn;
 #[allow(dead_code, reason = "the benches use all of it")]
 #[path = "../../bench/clip.rs"]
 mod clip;
+mod dialling;
 mod endings;
+mod engines;
 mod framemeta;
 mod framemetaoverlay;
 mod ice_servers;
@@ -20,11 +22,13 @@ mod inferencesink;
 mod inferring;
 mod models;
 mod overload;
+mod preroll;
 mod registry;
 mod returning;
 mod rtcsessionsink;
 mod rtcsessionsrc;
 mod server;
+mod sharing;
 #[allow(dead_code, reason = "the benches use all of it")]
 #[path = "../../bench/visitor.rs"]
 mod visitor;

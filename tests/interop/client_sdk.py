@@ -109,7 +109,8 @@ def main(args):
     @session.on_data("predictions")
     def on_predictions(predictions, metadata):
         classes = [found["class"] for found in predictions["predictions"]]
-        tell("predictions", classes=classes, image=predictions["image"], frame_id=metadata.frame_id)
+        boxes = [[found[side] for side in ("x", "y", "width", "height")] for found in predictions["predictions"]]
+        tell("predictions", classes=classes, boxes=boxes, image=predictions["image"], frame_id=metadata.frame_id)
 
     @session.on_error
     def on_error(errors, metadata):

@@ -5,6 +5,7 @@
     python client_talk.py URL --later       adds a track with a later offer, and stays until it is told to close
     python client_talk.py URL --silent      sends a video and has no channel, until it is told to close
     python client_talk.py --print           prints an offer as JSON
+    --watching                              sends nothing, where a video would be sent
     --asks                                  asks for an offer and answers it
 """
 
@@ -19,8 +20,11 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from client_aiortc import Scene, Tone, tell
 
 
-def with_video():
+def with_video(watching):
     pc = RTCPeerConnection()
+    if watching:
+        pc.addTransceiver("video", direction="recvonly")
+        return pc
     video = Scene("three")
     video.sender = pc.addTrack(video)
     return pc
@@ -46,10 +50,11 @@ async def main():
     parser.add_argument("--frames", type=int)
     parser.add_argument("--later", action="store_true")
     parser.add_argument("--silent", action="store_true")
+    parser.add_argument("--watching", action="store_true")
     parser.add_argument("--asks", action="store_true")
     parser.add_argument("--print", action="store_true")
     args = parser.parse_args()
-    pc = RTCPeerConnection() if args.asks else with_video()
+    pc = RTCPeerConnection() if args.asks else with_video(args.watching)
     over = asyncio.get_running_loop().create_future()
 
     @pc.on("datachannel")

@@ -26,7 +26,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ARTIFACTS = ROOT / "artifacts"
 PROFILE = os.environ.get("RTCINFERENCE_PROFILE", "debug")
 MODEL = "models/shapes.onnx"
-CHAIN = f"framemeta ! inferencesink model={MODEL}"
+# Whatever else is on the machine: the choice of an engine is said on the bus.
+CHAIN = f"framemeta ! inferencesink model={MODEL} engine=rten"
 BROWSER_FLAGS = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 ADDRESS = "10.99.0.1"  # where everybody meets who does not on the loopback
 TURN_USER, TURN_PASSWORD = "ann", "s3cr,t"
@@ -141,6 +142,8 @@ class Message:
             text = re.sub(r"\\([0-7]{3}|.)", lambda m: chr(int(m[1], 8)) if len(m[1]) == 3 else m[1], text[1:-1])
             # Bytes beyond ASCII are written as octal escapes.
             text = text.encode("latin-1", "replace").decode(errors="replace")
+        if text.startswith("<"):
+            return text  # an array, of whatever kind
         if kind in ("uint", "int", "guint64", "gint64", "uint64", "int64"):
             return int(text)
         if kind == "boolean":

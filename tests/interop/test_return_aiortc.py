@@ -1,12 +1,11 @@
 """What chains and rtcsessionsink send back reaches an aiortc client, as it was and in time."""
 
 import cmath
-import sys
 
 import pytest
 
-from conftest import HERE, Lines, free_port
 from returning import check_level, look, loud, mark, median, numbered, pictures, rate, rises, same, sounds
+from servers import Peer
 
 ECHO = "video-chain=identity audio-chain=identity"
 ECHO_FPS = 25
@@ -134,17 +133,9 @@ def test_one_visitor_sees_how_loud_another_one_is(serve, visit):
     assert to == [viewer.event("answer")["answer"]["pc_id"]]
 
 
-class Ready(Lines):
-    def parse(self, line, at):
-        return line
-
-
 @pytest.fixture
 def aiortc_server(log):
-    port = free_port()
-    server = Ready([sys.executable, str(HERE / "server_aiortc.py"), str(port)], log)
-    server.wait(lambda line: line == "ready", "the server")
-    server.url = f"http://127.0.0.1:{port}"
+    server = Peer("server_offer.py", log)
     yield server
     server.end()
 

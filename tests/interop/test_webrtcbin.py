@@ -353,3 +353,91 @@ def test_what_cannot_be_is_said(launch, line, said):
     else:
         assert server.exit_code() != 0
         assert said in open(server.log.name, encoding="utf-8").read()
+
+
+# Prints what is said on the bus. A buffer that comes to an element named "stuck" stays there until standard input ends.
+LISTENER = """
+import gi, sys
+gi.require_version("Gst", "1.0")
+from gi.repository import Gst, GLib
+Gst.init(None)
+pipeline = Gst.parse_launch(sys.argv[1])
+stuck, loop = pipeline.get_by_name("stuck"), GLib.MainLoop()
+if stuck:
+    stuck.connect("handoff", lambda *_: sys.stdin.read())
+
+def on_message(bus, message):
+    said = message.get_structure()
+    name = said.get_name() if said else ""
+    if message.type == Gst.MessageType.EOS:
+        print("eos", flush=True)
+    elif name.startswith("rtc-"):
+        print(said.to_string(), flush=True)
+
+bus = pipeline.get_bus()
+bus.add_signal_watch()
+bus.connect("message", on_message)
+pipeline.set_state(Gst.State.PLAYING)
+loop.run()
+"""
+
+
+@pytest.fixture
+def listener(plugin_env, log):
+    """Starts a pipeline with a session behind a webrtcbin in an application that goes on whatever happens."""
+    started = []
+
+    def start(properties, rest):
+        port = free_port()
+        line = f"rtcsessionsrc name=s listen=http://127.0.0.1:{port} webrtcbin=neighbour {properties} {rest}"
+        application = Lines(["/usr/bin/python3", "-c", LISTENER, line], log, env=plugin_env)
+        application.parse = lambda line, at: line
+        application.url = f"http://127.0.0.1:{port}"
+        started.append(application)
+        application.wait(lambda line: line.startswith("rtc-listening"), "the listener")
+        return application
+
+    yield start
+    for application in started:
+        application.end()
+
+
+def test_branch_that_hangs_holds_up_no_end_and_is_told_of_until_it_goes_on(listener, visit):
+    stuck = f"""{NEIGHBOUR}
+        neighbour. ! application/x-rtp,media=video ! identity name=stuck signal-handoffs=true ! fakesink async=false"""
+    server = listener("drain-timeout=200 eos-policy=never", stuck)
+    client = visit(server, "--silent", script="client_talk.py")
+    server.wait(lambda line: line.startswith("rtc-stream-started"), "a stream")
+    client.close()
+    server.wait(lambda line: line.startswith("rtc-connection-ended"), "the last word")
+
+    def left_behind():
+        return int(re.search(r"(?m)^\w*connections_left_behind (\d+)$", ask(server.url + "/metrics")[1].decode())[1])
+
+    assert left_behind() == 1
+    server.process.stdin.close()
+    deadline = time.monotonic() + PATIENCE
+    while left_behind():
+        assert time.monotonic() < deadline, "it is told of for good"
+        time.sleep(0.1)
+
+
+def test_whoever_comes_to_a_spent_webrtcbin_ends_no_pipeline_again(listener):
+    server = listener("setup-timeout=500", NEIGHBOUR)
+    sound = {"sdp": an_offer(), "type": "offer"}
+    assert offer(server.url, sound)[0] == 200
+    server.wait(lambda line: line == "eos", "the end")
+    status, body = offer(server.url, sound)
+    assert status == 503 and "a new one of that name" in body["message"], body
+    server.wait(lambda line: line.startswith("rtc-connection-rejected"), "the refusal")
+    assert server.said.count("eos") == 1
+
+
+def test_source_that_has_ended_ends_the_visit_of_whoever_comes_then(behind, visit):
+    sends = f"""{NEIGHBOUR}
+        videotestsrc num-buffers=1 ! video/x-raw,width=320,height=240 ! vp8enc deadline=1
+            ! rtpvp8pay ! application/x-rtp,media=video,encoding-name=VP8,payload=96,clock-rate=90000 ! neighbour."""
+    server = behind(rest=sends)
+    visit(server, "--silent", "--watching", script="client_talk.py")
+    assert server.message("rtc-connection-ended")["reason"] == "source-ended"
+    assert server.exit_code() == 0

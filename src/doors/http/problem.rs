@@ -68,7 +68,9 @@ impl From<Refusal> for Problem {
             Refusal::Neighbour(error) if error.is_ours() => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Unserved(_) | Refusal::Neighbour(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::NotAuthorized => StatusCode::FORBIDDEN,
-            Refusal::Sdp(_) | Refusal::Call(_) | Refusal::NoOffers => StatusCode::BAD_REQUEST,
+            Refusal::Sdp(_) | Refusal::Call(_) | Refusal::Answer(_) | Refusal::NoOffers => {
+                StatusCode::BAD_REQUEST
+            }
         };
         Self::new(status, refusal.code(), refusal.to_string())
     }

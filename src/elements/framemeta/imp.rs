@@ -1,4 +1,6 @@
 use std::{
+    fs::File,
+    io::{BufWriter, Write},
     sync::{
         LazyLock, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -37,6 +39,8 @@ struct State {
     /// The stream-id of the last STREAM_START.
     stream_id: Option<String>,
     caps: CapsFacts,
+    /// Where results go, a line each.
+    results: Option<BufWriter<File>>,
 }
 
 /// What the caps say about every frame under them.
@@ -70,6 +74,7 @@ impl CapsFacts {
 #[derive(Default)]
 pub struct FrameMeta {
     post_messages: AtomicBool,
+    results_location: Mutex<Option<String>>,
     state: Mutex<State>,
 }
 
@@ -100,6 +105,11 @@ impl FrameMeta {
                 },
             )
         };
+        if seen == Seen::NewFrame
+            && let Some(json) = &facts.json
+        {
+            self.keep(json);
+        }
         facts.write(buffer);
         gst::log!(CAT, imp = self, "{seen:?} {:?}", facts.frame_id);
         if seen == Seen::NewFrame
@@ -111,6 +121,38 @@ impl FrameMeta {
                 .build();
             // Refused by a bus that flushes: nobody listens any more.
             let _ = self.obj().post_message(message);
+        }
+    }
+}
+
+impl FrameMeta {
+    /// Writes a result to the file, if there is one to write to.
+    fn keep(&self, json: &str) {
+        let written = match &mut self.state.lock().unwrap().results {
+            Some(file) => writeln!(file, "{json}"),
+            None => Ok(()),
+        };
+        self.check_written(written);
+    }
+
+    fn flush_results(&self) {
+        let flushed = match &mut self.state.lock().unwrap().results {
+            Some(file) => file.flush(),
+            None => Ok(()),
+        };
+        self.check_written(flushed);
+    }
+
+    fn check_written(&self, written: std::io::Result<()>) {
+        if let Err(error) = written {
+            self.state.lock().unwrap().results = None;
+            let location = self.results_location.lock().unwrap().clone();
+            let location = location.unwrap_or_default();
+            gst::element_imp_error!(
+                self,
+                gst::ResourceError::Write,
+                ("results-location={location}: {error}")
+            );
         }
     }
 }
@@ -133,18 +175,35 @@ impl ObjectImpl for FrameMeta {
                     .blurb("Whether what is known about each frame is posted as element message \"frame-meta\"")
                     .mutable_playing()
                     .build(),
+                // GstFrameMeta:results-location: Written anew by each READY→PAUSED. Since: 0.1
+                glib::ParamSpecString::builder("results-location")
+                    .nick("Results location")
+                    .blurb("Path of a file that the result of each frame that has one is written to, as JSON, a line each (JSON Lines); unset writes none")
+                    .mutable_ready()
+                    .build(),
             ]
         });
         &PROPERTIES
     }
 
-    fn set_property(&self, _id: usize, value: &glib::Value, _pspec: &glib::ParamSpec) {
-        let post = value.get().expect("GObject checked the type");
-        self.post_messages.store(post, Ordering::Relaxed);
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        const CHECKED: &str = "GObject checked the type";
+        match pspec.name() {
+            "results-location" => {
+                *self.results_location.lock().unwrap() = value.get().expect(CHECKED)
+            }
+            _ => {
+                let post = value.get().expect(CHECKED);
+                self.post_messages.store(post, Ordering::Relaxed);
+            }
+        }
     }
 
-    fn property(&self, _id: usize, _pspec: &glib::ParamSpec) -> glib::Value {
-        self.post_messages.load(Ordering::Relaxed).to_value()
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "results-location" => self.results_location.lock().unwrap().to_value(),
+            _ => self.post_messages.load(Ordering::Relaxed).to_value(),
+        }
     }
 }
 
@@ -190,7 +249,24 @@ impl BaseTransformImpl for FrameMeta {
     const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        *self.state.lock().unwrap() = State::default();
+        let location = self.results_location.lock().unwrap().clone();
+        let location = location.filter(|location| !location.is_empty());
+        let results = location.map(|location| {
+            File::create(&location).map_err(|error| {
+                let kind = gst::ResourceError::OpenWrite;
+                gst::error_msg!(kind, ("results-location={location}: {error}"))
+            })
+        });
+        *self.state.lock().unwrap() = State {
+            results: results.transpose()?.map(BufWriter::new),
+            ..State::default()
+        };
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        self.flush_results();
+        self.state.lock().unwrap().results = None;
         Ok(())
     }
 
@@ -206,6 +282,7 @@ impl BaseTransformImpl for FrameMeta {
                 self.state.lock().unwrap().stream_id = Some(start.stream_id().to_owned());
             }
             gst::EventView::FlushStop(_) => self.state.lock().unwrap().count.flush(),
+            gst::EventView::Eos(_) => self.flush_results(),
             _ => (),
         }
         self.parent_sink_event(event)

@@ -13,6 +13,9 @@
 //!
 //! A flushing seek goes on counting, so no id comes twice, and measures anew.
 //!
+//! With `results-location` the results that frames carry, from an `inferencefilter` or a server that was called, go to a file as
+//! JSON Lines.
+//!
 //! # Messages
 //!
 //! | element message | fields | when |

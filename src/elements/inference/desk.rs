@@ -1,19 +1,24 @@
-//! Where the streaming thread leaves frames and the worker takes them; all counting is done under its one lock.
+//! Where the streaming thread leaves frames and the workers take them; all counting is done under its one lock.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
+use super::frame::Prepared;
 use crate::logic::{
-    admission::{Admission, Conclusion, Counts, DropReason, Entry, Outcome, WhenBusy},
+    admission::{Admission, Conclusion, Counts, DropReason, Entry, Outcome, Ticket, WhenBusy},
     frame_facts::FrameFacts,
-    stats::{Latencies, Percentiles, ReportTimer},
+    stats::{Percentiles, ReportTimer, Stage, Stages},
+    wire::result::Timing,
 };
+
+/// Threads of one element that infer, one for each stream that comes through it at the same time.
+const MOST_WORKERS: usize = 16;
 
 /// A frame to be inferred.
 pub struct Job {
-    /// Held, not copied: at most one waits and one is in work.
+    /// Held, not copied: of each stream at most one waits and one is in work.
     pub buffer: gst::Buffer,
     pub info: Arc<gst_video::VideoInfo>,
     pub facts: FrameFacts,
@@ -21,6 +26,10 @@ pub struct Job {
     pub received_at: u64,
     /// The same moment, to measure from.
     pub entered: Instant,
+    /// When its result is of no use any more, for frames that come from something live.
+    pub until: Option<Instant>,
+    /// What the model is to be given, where the streaming thread has made it already.
+    pub prepared: Option<Prepared>,
 }
 
 impl Job {
@@ -31,7 +40,10 @@ impl Job {
 
 /// What became of a frame that was offered.
 pub enum Offer {
-    Admitted,
+    Admitted {
+        /// One more worker is needed, and counted on.
+        shorthanded: bool,
+    },
     /// There was no room, and the wait for it was aborted.
     Unlocked(Box<Job>),
     /// A flush or the end is in progress; the frame is counted as dropped.
@@ -40,9 +52,13 @@ pub enum Offer {
 
 /// What the worker does next.
 pub enum Next {
-    /// A frame waits: see [`Desk::take`].
-    Infer,
-    Report(Snapshot),
+    /// A frame waits, and is left to this worker: see [`Desk::take`] and [`Desk::unclaim`].
+    Infer {
+        /// Until when the result of the frame that waits longest is of use.
+        until: Option<Instant>,
+    },
+    /// Statistics are due: see [`Desk::snapshot`].
+    Report,
     Stop,
 }
 
@@ -57,8 +73,8 @@ pub enum Idle {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Snapshot {
     pub counts: Counts,
-    /// Unknown before the first result.
-    pub latency: Option<Percentiles>,
+    /// By stage, in the order of [`Stage::ALL`]; unknown before the first result.
+    pub stages: [Option<Percentiles>; Stage::ALL.len()],
 }
 
 pub struct Desk {
@@ -71,20 +87,38 @@ pub struct Desk {
 
 struct Inner {
     admission: Admission<Box<Job>>,
-    latencies: Latencies,
+    stages: Stages,
     timer: ReportTimer,
     /// Waits of the streaming thread are to be aborted.
     unlocked: bool,
-    /// The worker is at telling a result, and will not look again whether it is still wanted.
-    publishing: bool,
+    /// Workers that are at telling a result, and will not look again whether it is still wanted.
+    publishing: usize,
+    /// Workers that there are.
+    workers: usize,
+    /// Workers that are going to take a frame when their turn has come.
+    claims: usize,
 }
 
 impl Inner {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             counts: self.admission.counts(),
-            latency: self.latencies.percentiles(),
+            stages: self.stages.percentiles(),
         }
+    }
+
+    /// Frames that wait and that no worker is going to take.
+    fn unclaimed(&self) -> usize {
+        self.admission.ready().saturating_sub(self.claims)
+    }
+
+    /// Whether one more worker would be of use; it then counts.
+    fn hire(&mut self) -> bool {
+        let busy = self.admission.in_work() + self.claims;
+        let idle = self.workers.saturating_sub(busy);
+        let shorthanded = self.workers < MOST_WORKERS && self.unclaimed() > idle;
+        self.workers += usize::from(shorthanded);
+        shorthanded
     }
 }
 
@@ -94,10 +128,12 @@ impl Desk {
             started: Instant::now(),
             inner: Mutex::new(Inner {
                 admission: Admission::default(),
-                latencies: Latencies::default(),
+                stages: Stages::default(),
                 timer: ReportTimer::new(stats_interval, Duration::ZERO),
                 unlocked: false,
-                publishing: false,
+                publishing: 0,
+                workers: 1,
+                claims: 0,
             }),
             changed: Condvar::new(),
         }
@@ -108,25 +144,29 @@ impl Desk {
         self.lock().admission.approach(stream_id, frames);
     }
 
-    /// Leaves a frame for the worker; with `Wait` it may take until there is room.
-    pub fn offer(&self, mut job: Box<Job>, when_busy: WhenBusy) -> Offer {
-        // Given back by the lock's scope, so that no buffer is released under the lock.
-        let _replaced;
+    /// Leaves a frame for a worker; with `Wait` it may take until there is room. What happens when busy is asked again
+    /// whenever there may be room.
+    pub fn offer(&self, mut job: Box<Job>, when_busy: impl Fn() -> WhenBusy) -> Offer {
         let stream_id = job.stream_id().to_owned();
-        let mut inner = self.lock();
         loop {
+            // It may ask upstream.
+            let when_busy = when_busy();
+            // Given back by the lock's scope, so that no buffer is released under the lock.
+            let _replaced;
+            let mut inner = self.lock();
             match inner.admission.enter(&stream_id, job, when_busy) {
                 Entry::Admitted { replaced } => {
                     _replaced = replaced;
+                    let shorthanded = inner.hire();
                     drop(inner);
                     self.changed.notify_all();
-                    return Offer::Admitted;
+                    return Offer::Admitted { shorthanded };
                 }
                 Entry::Refused(_) => return Offer::Refused,
                 Entry::Full(full) if inner.unlocked => return Offer::Unlocked(full),
                 Entry::Full(full) => job = full,
             }
-            inner = self.changed.wait(inner).unwrap();
+            drop(self.changed.wait(inner).unwrap());
         }
     }
 
@@ -166,6 +206,13 @@ impl Desk {
         }
     }
 
+    /// What happens when busy was changed.
+    pub fn reconsider(&self) {
+        // Under the lock, else somebody who has just asked would not hear of it.
+        let _inner = self.lock();
+        self.changed.notify_all();
+    }
+
     /// Aborts the waits of the streaming thread, until told otherwise.
     pub fn set_unlocked(&self, unlocked: bool) {
         self.lock().unlocked = unlocked;
@@ -198,10 +245,13 @@ impl Desk {
             }
             let now = self.started.elapsed();
             if inner.timer.is_due(now) {
-                return Next::Report(inner.snapshot());
+                return Next::Report;
             }
-            if inner.admission.has_waiting() {
-                return Next::Infer;
+            if inner.unclaimed() > 0 {
+                let next = inner.admission.peek(inner.claims);
+                let until = next.and_then(|job| job.until);
+                inner.claims += 1;
+                return Next::Infer { until };
             }
             inner = match inner.timer.rest(now) {
                 Some(rest) => self.changed.wait_timeout(inner, rest).unwrap().0,
@@ -210,39 +260,75 @@ impl Desk {
         }
     }
 
-    /// The frame that waits, to be worked on until [`Desk::finish`].
-    pub fn take(&self) -> Option<Box<Job>> {
-        let job = self.lock().admission.take();
+    /// The frame that waits longest, to be worked on until [`Desk::finish`]; what was claimed may have been flushed meanwhile.
+    pub fn take(&self) -> Option<(Ticket, Box<Job>)> {
+        let taken = {
+            let inner = &mut *self.lock();
+            inner.claims -= 1;
+            inner.admission.take()
+        };
         self.changed.notify_all();
-        job
+        taken
+    }
+
+    /// A frame that was claimed is not going to be taken.
+    pub fn unclaim(&self) {
+        self.lock().claims -= 1;
+        self.changed.notify_all();
+    }
+
+    /// A worker that was counted on could not be had.
+    pub fn dismiss(&self) {
+        self.lock().workers -= 1;
     }
 
     pub fn is_closed(&self) -> bool {
         self.lock().admission.is_closed()
     }
 
-    /// Whether the result of the frame in work is still wanted.
-    pub fn conclude(&self) -> Conclusion {
+    /// The time of a frame in work has passed.
+    pub fn is_late(&self, ticket: Ticket) {
+        self.lock().admission.abandon(ticket, DropReason::Late);
+    }
+
+    /// Whether the result of a frame in work is still wanted.
+    pub fn conclude(&self, ticket: Ticket) -> Conclusion {
         let inner = &mut *self.lock();
-        let conclusion = inner.admission.conclude();
-        inner.publishing = conclusion != Conclusion::Discard;
+        let conclusion = inner.admission.conclude(ticket);
+        inner.publishing += usize::from(conclusion != Conclusion::Discard);
         conclusion
     }
 
     /// Waits until no result is being told. After a flush none from before it will be.
     pub fn wait_published(&self) {
         let inner = self.lock();
-        drop(self.changed.wait_while(inner, |inner| inner.publishing));
+        drop(self.changed.wait_while(inner, |inner| inner.publishing > 0));
     }
 
-    /// The frame in work is done with.
-    pub fn finish(&self, conclusion: Conclusion, outcome: Outcome, latency: Duration) {
+    /// A frame in work is done with.
+    pub fn finish(
+        &self,
+        ticket: Ticket,
+        conclusion: Conclusion,
+        outcome: Outcome,
+        timing: &Timing,
+    ) {
         {
             let inner = &mut *self.lock();
-            inner.publishing = false;
-            inner.admission.finish(conclusion, outcome);
-            if conclusion != Conclusion::Discard && outcome == Outcome::Inferred {
-                inner.latencies.record(latency);
+            inner.publishing -= usize::from(conclusion != Conclusion::Discard);
+            inner.admission.finish(ticket, conclusion, outcome);
+            if let (true, Outcome::Inferred, Some(steps)) =
+                (conclusion != Conclusion::Discard, outcome, timing.steps)
+            {
+                for (stage, took) in [
+                    (Stage::Queue, timing.queue),
+                    (Stage::Preprocess, steps.preprocess),
+                    (Stage::Inference, steps.inference),
+                    (Stage::Postprocess, steps.postprocess),
+                    (Stage::Total, timing.total),
+                ] {
+                    inner.stages.record(stage, took);
+                }
             }
         }
         self.changed.notify_all();

@@ -1,12 +1,13 @@
-//! The thread that infers. It holds no lock while it does, nor while it tells the result.
+//! The threads that infer. They hold no lock while they do, nor while they tell a result.
 
 use std::{
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
+use rustix::process::setpriority_process;
 
 use super::{
     desk::{Desk, Job, Next},
@@ -16,10 +17,10 @@ use super::{
 use crate::{
     engine::{
         model::{Inference, Model, Scratch},
-        turns::{self, Turn},
+        scheduler::Seat,
     },
     logic::{
-        admission::{Conclusion, Outcome},
+        admission::{Conclusion, Outcome, Ticket},
         frame_facts::FrameFacts,
         wire::result::{Steps, Timing},
     },
@@ -38,25 +39,28 @@ pub struct Findings {
     pub inference: Result<Inference, String>,
     /// Frames of the stream dropped since its previous result.
     pub dropped: u64,
+    /// What judged it.
+    pub model: Arc<Model>,
 }
+
+/// How much less urgent than others the threads are: when there is too much to do, results become fewer before decoders,
+/// whose frames cannot be left out, become late.
+const NICENESS: i32 = 5;
 
 struct Worker<E: InferenceElement> {
     desk: Arc<Desk>,
-    model: Arc<Model>,
     element: glib::WeakRef<E::Type>,
     scratch: Scratch,
 }
 
-/// Starts the thread. It ends when `desk` is closed.
+/// Starts a thread. It ends when `desk` is closed.
 pub fn spawn<E: InferenceElement>(
     desk: Arc<Desk>,
-    model: Arc<Model>,
     element: &E::Type,
 ) -> std::io::Result<JoinHandle<()>> {
     let name = element.upcast_ref::<gst::Element>().factory();
     let mut worker = Worker::<E> {
         desk,
-        model,
         element: element.downgrade(),
         scratch: Scratch::default(),
     };
@@ -67,20 +71,22 @@ pub fn spawn<E: InferenceElement>(
 
 impl<E: InferenceElement> Worker<E> {
     fn run(&mut self) {
+        // Where it is refused, inferences are as urgent as all else.
+        let _ = setpriority_process(None, NICENESS);
         loop {
             match self.desk.next() {
-                Next::Infer => {
-                    let turn = turns::wait(|| !self.desk.is_closed());
-                    // What waited may have been flushed meanwhile, and is the newest frame if not.
-                    if let Some(turn) = turn
-                        && let Some(job) = self.desk.take()
-                    {
-                        self.work(*job, turn);
+                Next::Infer { until } => match self.wait_for_turn(until) {
+                    Some(seat) => {
+                        // What waited may have been flushed meanwhile, and is the newest frame of its stream if not.
+                        if let Some((ticket, job)) = self.desk.take() {
+                            self.work(ticket, *job, seat);
+                        }
                     }
-                }
-                Next::Report(snapshot) => {
+                    None => self.desk.unclaim(),
+                },
+                Next::Report => {
                     if let Some(element) = self.element.upgrade() {
-                        E::from_obj(&element).post_stats(snapshot);
+                        E::from_obj(&element).post_stats(self.desk.snapshot());
                     }
                 }
                 Next::Stop => return,
@@ -88,29 +94,48 @@ impl<E: InferenceElement> Worker<E> {
         }
     }
 
-    fn work(&mut self, job: Job, turn: Turn) {
-        let queue = job.entered.elapsed();
+    /// `None` when the element is stopping.
+    fn wait_for_turn(&self, until: Option<Instant>) -> Option<Seat> {
+        let (model, request) = {
+            let element = self.element.upgrade()?;
+            let inferrer = E::from_obj(&element).inferrer();
+            (inferrer.model()?, inferrer.request(until))
+        };
+        model.wait(request, || !self.desk.is_closed())
+    }
+
+    fn work(&mut self, ticket: Ticket, mut job: Job, seat: Seat) {
+        let mut timing = Timing {
+            queue: job.waited(),
+            ..Timing::default()
+        };
+        let (desk, scratch) = (&self.desk, &mut self.scratch);
+        let discard =
+            |timing: &Timing| desk.finish(ticket, Conclusion::Discard, Outcome::Failed, timing);
         let Some(element) = self.element.upgrade() else {
-            self.desk
-                .finish(Conclusion::Discard, Outcome::Failed, Duration::ZERO);
-            return;
+            return discard(&timing);
         };
         let element = E::from_obj(&element);
-        let thresholds = element.inferrer().settings().thresholds;
-        let inference = frame::infer(&self.model, &job, thresholds, &mut self.scratch);
-        drop(turn);
-        let total = job.entered.elapsed();
+        if job.until.is_some_and(|until| until < Instant::now()) {
+            desk.is_late(ticket);
+            return discard(&timing);
+        }
+        let (thresholds, deadline) = element.inferrer().limits();
+        let until = job.until.or_else(|| Some(Instant::now() + deadline?));
+        let model = seat.model().clone();
+        let inference = frame::infer(seat, &mut job, thresholds, scratch, until);
+        timing.total = job.entered.elapsed();
+        timing.steps = inference.as_ref().ok().map(|inference| Steps {
+            preprocess: inference.preprocess,
+            inference: inference.inference,
+            postprocess: inference.postprocess,
+        });
         let outcome = match inference {
             Ok(_) => Outcome::Inferred,
             Err(_) => Outcome::Failed,
         };
-        let conclusion = self.desk.conclude();
+        let conclusion = desk.conclude(ticket);
         if let Conclusion::Publish { dropped } = conclusion {
-            let steps = inference.as_ref().ok().map(|inference| Steps {
-                preprocess: inference.preprocess,
-                inference: inference.inference,
-                postprocess: inference.postprocess,
-            });
             let Job {
                 buffer,
                 info,
@@ -123,17 +148,23 @@ impl<E: InferenceElement> Worker<E> {
                 width: info.width(),
                 height: info.height(),
                 received_at,
-                timing: Timing {
-                    queue,
-                    steps,
-                    total,
-                },
+                timing,
                 inference,
                 dropped,
+                model,
             };
             // A panic downstream must not keep the frame in work for ever.
             element.catch_panic(|| (), |element| element.publish(findings, buffer));
         }
-        self.desk.finish(conclusion, outcome, total);
+        desk.finish(ticket, conclusion, outcome, &timing);
+    }
+}
+
+impl Job {
+    /// How long it has waited until now; making it ready is no waiting.
+    fn waited(&self) -> Duration {
+        let prepared = self.prepared.as_ref().map(|prepared| prepared.took);
+        let waited = self.entered.elapsed();
+        waited.saturating_sub(prepared.unwrap_or_default())
     }
 }

@@ -12,13 +12,9 @@ use crate::{
         desk::{Desk, Idle, Job, Offer},
         frame,
         inferrer::{InferenceElement, Inferrer},
-        settings::Settings,
         worker::Findings,
     },
-    engine::{
-        model::{InferError, Model},
-        turns,
-    },
+    engine::model::Model,
     logic::{
         admission::{self, DropReason},
         detections::Detection,
@@ -56,7 +52,7 @@ enum Mode {
 }
 
 struct State {
-    /// As set when the run began.
+    /// What frames are treated by now.
     when_busy: WhenBusy,
     /// Known from the first frame of a stream on.
     mode: Option<Mode>,
@@ -108,7 +104,7 @@ impl InferenceFilter {
 
     fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let desk = self.inferrer.desk().ok_or(gst::FlowError::Flushing)?;
-        let job = self.inferrer.job(buffer).inspect_err(|_| {
+        let mut job = self.inferrer.job(buffer).inspect_err(|_| {
             let stream_id = self.inferrer.stream_id();
             desk.turn_away(&stream_id.unwrap_or_default(), DropReason::Closed);
         })?;
@@ -121,10 +117,21 @@ impl InferenceFilter {
             desk.turn_away(job.stream_id(), reason);
             return Err(error);
         }
+        self.follow_when_busy()
+            .inspect_err(|_| desk.turn_away(job.stream_id(), DropReason::Flush))?;
         let flow = match self.mode() {
-            Mode::Skip => self.offer(&desk, job, admission::WhenBusy::Latest),
-            Mode::Wait => self.offer(&desk, job, admission::WhenBusy::Wait),
-            Mode::Latest => self.pass_on(&desk, job),
+            Mode::Skip => {
+                self.inferrer.hurry(&mut job);
+                self.offer(&desk, job, admission::WhenBusy::Latest)
+            }
+            Mode::Wait => {
+                self.inferrer.prepare(&mut job);
+                self.offer(&desk, job, admission::WhenBusy::Wait)
+            }
+            Mode::Latest => {
+                self.inferrer.hurry(&mut job);
+                self.pass_on(&desk, job)
+            }
         };
         if let Some(snapshot) = desk.report_if_due() {
             self.post_stats(snapshot);
@@ -135,12 +142,17 @@ impl InferenceFilter {
     /// Leaves a frame to the worker, which pushes it.
     fn offer(
         &self,
-        desk: &Desk,
+        desk: &Arc<Desk>,
         job: Box<Job>,
         when_busy: admission::WhenBusy,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        match desk.offer(job, when_busy) {
-            Offer::Admitted => Ok(gst::FlowSuccess::Ok),
+        match desk.offer(job, || when_busy) {
+            Offer::Admitted { shorthanded } => {
+                if shorthanded {
+                    self.add_worker(desk);
+                }
+                Ok(gst::FlowSuccess::Ok)
+            }
             Offer::Refused => Err(gst::FlowError::Flushing),
             Offer::Unlocked(job) => {
                 desk.give_up(job);
@@ -150,7 +162,7 @@ impl InferenceFilter {
     }
 
     /// Pushes a frame with the last result of its stream, while the worker has a look at it too.
-    fn pass_on(&self, desk: &Desk, job: Box<Job>) -> Result<gst::FlowSuccess, gst::FlowError> {
+    fn pass_on(&self, desk: &Arc<Desk>, job: Box<Job>) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut buffer = job.buffer.clone();
         let facts = job.facts.clone();
         let size = (job.info.width(), job.info.height());
@@ -160,6 +172,34 @@ impl InferenceFilter {
         // A frame that the worker holds is copied, without its pixels.
         write(buffer.make_mut(), facts, last.as_deref());
         self.src_pad.push(buffer)
+    }
+
+    /// Goes over to what `when-busy` was changed to, when what is here has left.
+    fn follow_when_busy(&self) -> Result<(), gst::FlowError> {
+        let own = *self.own.lock().unwrap();
+        if self.state().when_busy == own.when_busy {
+            return Ok(());
+        }
+        self.drain()?;
+        let latency = match self.inferrer.model() {
+            Some(model) => self.first_latency(own, &model),
+            None => Duration::ZERO,
+        };
+        {
+            let mut state = self.state();
+            state.when_busy = own.when_busy;
+            state.mode = None;
+            state.last = PerStream::default();
+            state.latency = ProcessingLatency::new(latency);
+        }
+        self.post_latency();
+        Ok(())
+    }
+
+    fn post_latency(&self) {
+        let obj = self.obj();
+        // Refused by a bus that flushes: nobody listens any more.
+        let _ = obj.post_message(gst::message::Latency::builder().src(&*obj).build());
     }
 
     fn mode(&self) -> Mode {
@@ -197,9 +237,7 @@ impl InferenceFilter {
         let raised = self.state().latency.record(took);
         if let Some(raised) = raised {
             gst::info!(CAT, imp = self, "Frames take longer, latency is {raised:?}");
-            let obj = self.obj();
-            // Refused by a bus that flushes: nobody listens any more.
-            let _ = obj.post_message(gst::message::Latency::builder().src(&*obj).build());
+            self.post_latency();
         }
     }
 
@@ -371,19 +409,16 @@ impl InferenceFilter {
     }
 
     /// The latency to begin with.
-    fn first_latency(&self, own: Own, model: &Model) -> Duration {
+    fn first_latency(&self, own: Own, model: &Arc<Model>) -> Duration {
         if own.when_busy == WhenBusy::Latest {
             return Duration::ZERO;
         }
         if own.processing_latency > 0 {
             return Duration::from_millis(own.processing_latency.into());
         }
-        let measured = {
-            let _turn = turns::wait(|| true);
-            frame::time_of_one(model)
-        };
+        let measured = frame::time_of_one(model);
         gst::info!(CAT, imp = self, "A black frame took {measured:?}");
-        measured.unwrap_or_else(|error: InferError| {
+        measured.unwrap_or_else(|error| {
             gst::warning!(CAT, imp = self, "A black frame: {error}");
             Duration::ZERO
         })
@@ -391,7 +426,7 @@ impl InferenceFilter {
 
     fn start(&self) -> Result<(), gst::StateChangeError> {
         let own = *self.own.lock().unwrap();
-        let model = self.start_worker()?;
+        let model = self.start_workers()?;
         let latency = self.first_latency(own, &model);
         *self.state() = State {
             when_busy: own.when_busy,
@@ -430,11 +465,19 @@ impl InferenceElement for InferenceFilter {
         self.sink_pad.clone()
     }
 
+    fn model_changed(&self, model: &Arc<Model>) {
+        let own = *self.own.lock().unwrap();
+        // A user's own figure stays, and is raised when frames take longer.
+        if own.processing_latency == 0 {
+            let latency = self.first_latency(own, model);
+            self.state().latency = ProcessingLatency::new(latency);
+            self.post_latency();
+        }
+    }
+
     fn publish(&self, findings: Findings, mut buffer: gst::Buffer) {
         let mode = self.mode();
-        let json = self
-            .tell(&findings)
-            .and_then(|result| result.get::<String>("json").ok());
+        let json = self.tell(&findings).get::<String>("json").ok();
         let told = Told {
             frame_id: findings.facts.frame_id,
             size: (findings.width, findings.height),
@@ -537,13 +580,13 @@ impl ObjectImpl for InferenceFilter {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             let most = processing_latency::MOST.as_millis() as u32;
-            let mut properties = Settings::param_specs();
+            let mut properties = Inferrer::param_specs();
             properties.extend([
-                // GstInferenceFilter:when-busy: Taken over in READY→PAUSED. Since: 0.1
+                // GstInferenceFilter:when-busy: Holds from the next frame on. Since: 0.1
                 glib::ParamSpecEnum::builder_with_default("when-busy", WhenBusy::default())
                     .nick("When busy")
                     .blurb("What happens to frames that come faster than they are inferred")
-                    .mutable_ready()
+                    .mutable_playing()
                     .build(),
                 // GstInferenceFilter:processing-latency: What it begins with; see `effective-latency`. Since: 0.1
                 glib::ParamSpecUInt::builder("processing-latency")
@@ -588,8 +631,14 @@ impl ObjectImpl for InferenceFilter {
             "processing-latency" => self.own.lock().unwrap().processing_latency.to_value(),
             "effective-latency" => (self.latency().as_micros().div_ceil(1000) as u32).to_value(),
             "stats" => self.inferrer.stats().to_value(),
-            name => self.inferrer.settings().get(name),
+            name => self.inferrer.get(name),
         }
+    }
+
+    fn dispatch_properties_changed(&self, specs: &[glib::ParamSpec]) {
+        self.parent_dispatch_properties_changed(specs);
+        let names: Vec<_> = specs.iter().map(|spec| spec.name()).collect();
+        self.properties_changed(&names);
     }
 
     fn constructed(&self) {
@@ -650,9 +699,9 @@ impl ElementImpl for InferenceFilter {
         let changed = self.parent_change_state(transition);
         match transition {
             // A way up that fails has no way down.
-            gst::StateChange::ReadyToPaused if changed.is_err() => self.stop_worker(),
-            gst::StateChange::PausedToReady => self.stop_worker(),
-            gst::StateChange::ReadyToNull => self.inferrer.unload(),
+            gst::StateChange::ReadyToPaused if changed.is_err() => self.stop_workers(),
+            gst::StateChange::PausedToReady => self.stop_workers(),
+            gst::StateChange::ReadyToNull => self.unload(),
             _ => (),
         }
         changed

@@ -10,7 +10,7 @@
 //! `results`, and the whole result as `json`. A result that an element before left on the frame is replaced. From Python:
 //! `buffer.get_custom_meta("RtcFrameMeta").get_structure().get_array("results")`.
 //!
-//! One frame is in work and one waits; when more come, `when-busy` decides:
+//! Of each stream one frame is in work and one waits; when more come, `when-busy` decides:
 //!
 //! | `when-busy` | which frames go on | upstream | latency |
 //! |---|---|---|---|
@@ -45,20 +45,23 @@
 //! # Model
 //!
 //! It is loaded in NULL→READY, and again in READY→PAUSED when a property was changed; what is wrong with it or with a
-//! property is an element error that names it. All elements that name one model share it.
+//! property is an element error that names it. What runs it is chosen as with `inferencesink`, and it may change while the
+//! element runs, shared by all elements that name it: see there.
 //!
 //! # Messages
 //!
 //! | element message | fields | when |
 //! |---|---|---|
-//! | `inference-result` | `connection-id` s and `stream-id` s where known, `frame-id` t, `latency` t in nanoseconds, `json` s | with `post-messages`, for each frame inferred or failed, from the filter's own thread |
-//! | `inference-stats` | `received`, `inferred`, `failed`, `pending`, `dropped`, `dropped-busy`, `dropped-late`, `dropped-flush`, `dropped-closed` t; `latency-p50`, `-p90`, `-p99` t, nanoseconds, after the first result; `model`, `engine`, `device` s | each `stats-interval`, before EOS and when stopping, from the filter's own thread or the streaming thread |
+//! | `inference-result` | `connection-id` s and `stream-id` s where known, `frame-id` t, `queue`, `preprocess`, `inference`, `postprocess` and `latency` t in nanoseconds, `json` s, with `tensor-format=bytes` `tensors` | with `post-messages`, for each frame inferred or failed, from one of the filter's own threads |
+//! | `inference-stats` | `received`, `inferred`, `failed`, `pending`, `dropped`, `dropped-busy`, `dropped-late`, `dropped-flush`, `dropped-closed` t; `queue-`, `preprocess-`, `inference-`, `postprocess-` and `latency-p50`, `-p95`, `-p99` t, nanoseconds, after the first result; `model`, `model-hash`, `engine`, `device` s | each `stats-interval`, before EOS and when stopping, from one of the filter's own threads or the streaming thread |
 //!
 //! All counts are since the element started; `received = inferred + failed + dropped + pending` in each. Dropped as busy: a
 //! newer frame took the waiting place; flush: a flush came over it; closed: the element was stopped, downstream took no more
-//! frames, or the frame came before caps; late: never, by this element. `json` is described with `inferencesink`.
+//! frames, or the frame came before caps; late: `deadline` passed before its turn. `json` is described with `inferencesink`.
 
 use gst::{glib, prelude::*};
+
+use crate::elements::inference::settings::{ChannelOrder, Engine, Resize, TensorFormat};
 
 mod imp;
 
@@ -94,6 +97,14 @@ pub enum WhenBusy {
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     WhenBusy::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    for property in [
+        Engine::static_type(),
+        ChannelOrder::static_type(),
+        Resize::static_type(),
+        TensorFormat::static_type(),
+    ] {
+        property.mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    }
     gst::Element::register(
         Some(plugin),
         "inferencefilter",

@@ -5,13 +5,17 @@ use gst_base::{prelude::*, subclass::prelude::*};
 use gst_video::VideoInfo;
 
 use super::WhenBusy;
+use super::remote::{Gone, Remote};
 use crate::{
-    elements::inference::{
-        desk::{Desk, Idle, Offer},
-        frame,
-        inferrer::{InferenceElement, Inferrer},
-        settings::Settings,
-        worker::Findings,
+    elements::{
+        inference::{
+            desk::{Desk, Idle, Offer, Snapshot},
+            frame,
+            inferrer::{InferenceElement, Inferrer},
+            report,
+            worker::Findings,
+        },
+        without_preroll,
     },
     logic::{
         admission::{self, DropReason},
@@ -31,6 +35,7 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 pub struct InferenceSink {
     inferrer: Inferrer,
     when_busy: Mutex<WhenBusy>,
+    remote: Remote,
 }
 
 impl InferenceSink {
@@ -63,6 +68,147 @@ impl InferenceSink {
             }
             gst::PadProbeReturn::Ok
         });
+    }
+
+    /// Where frames go to a server instead of a model, everything is made ready for that.
+    fn prepare_remote(&self) -> Result<bool, gst::ErrorMessage> {
+        let settings = self.inferrer.settings();
+        self.remote.check()?;
+        let Some(dialled) = self.remote.dialled(settings.model.is_some()) else {
+            return Ok(false);
+        };
+        if let Some(model) = &settings.model {
+            return Err(gst::error_msg!(
+                gst::ResourceError::Settings,
+                ("model={model}: frames go to the server of uri; one of the two is right")
+            ));
+        }
+        let obj = self.obj();
+        let (deadline, interval) = (settings.deadline(), settings.stats_interval());
+        self.remote
+            .claim(obj.upcast_ref(), dialled, deadline, interval);
+        Ok(true)
+    }
+
+    /// Frames that can wait do, until the server is there.
+    fn wait_for_server(&self) -> Result<(), gst::FlowError> {
+        loop {
+            match self.remote.wait_for_server() {
+                Gone::Taken => return Ok(()),
+                Gone::Over => return Err(gst::FlowError::Eos),
+                Gone::Unlocked => drop(self.obj().wait_preroll()?),
+            }
+        }
+    }
+
+    /// A frame on its way to the server.
+    fn send(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let obj = self.obj();
+        let caps = obj.sink_pad().current_caps();
+        let caps = caps.ok_or(gst::FlowError::NotNegotiated)?;
+        let live = self.upstream_is_live();
+        if self.remote.is_over() {
+            return Err(gst::FlowError::Eos);
+        }
+        if !live {
+            self.wait_for_server()?;
+        }
+        let now = || obj.current_running_time().unwrap_or_default();
+        let segment = obj.segment();
+        let time = segment.downcast_ref::<gst::ClockTime>();
+        let running = time
+            .zip(buffer.pts())
+            .and_then(|(s, pts)| s.to_running_time(pts));
+        let at = match running {
+            Some(running) if !live => {
+                let due = self.remote.due(running, now());
+                while let Gone::Unlocked = self.remote.wait_until(due, now) {
+                    obj.wait_preroll()?;
+                }
+                due
+            }
+            running => running.unwrap_or_else(now),
+        };
+        while let Gone::Unlocked = self.remote.send(buffer.clone(), &caps, at, !live) {
+            obj.wait_preroll()?;
+        }
+        if let Some(snapshot) = self.remote.report_if_due() {
+            self.post_remote_stats(snapshot);
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    fn post_remote_stats(&self, snapshot: Snapshot) {
+        let obj = self.obj();
+        let stats = gst::message::Element::builder(report::stats(snapshot, None));
+        // Refused by a bus that flushes: nobody listens any more.
+        let _ = obj.post_message(stats.src(&*obj).build());
+    }
+
+    fn post_last_remote_stats(&self) {
+        if self.inferrer.settings().stats_interval > 0
+            && let Some(snapshot) = self.remote.snapshot()
+        {
+            self.post_remote_stats(snapshot);
+        }
+    }
+
+    /// The state changes of a sink whose frames go to a server.
+    fn change_remote(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        let failed = |message: gst::ErrorMessage| {
+            self.post_error_message(message);
+            gst::StateChangeError
+        };
+        if transition == gst::StateChange::ReadyToPaused {
+            let cannot = |error| gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("{error}"));
+            self.remote.start().map_err(|error| failed(cannot(error)))?;
+        }
+        let changed = self.parent_change_state(transition);
+        match transition {
+            gst::StateChange::PausedToPlaying if changed.is_ok() => {
+                let obj = self.obj();
+                self.remote
+                    .dialling
+                    .start(obj.upcast_ref())
+                    .map_err(failed)?;
+            }
+            gst::StateChange::PausedToReady => {
+                self.remote.stop();
+                self.post_last_remote_stats();
+            }
+            gst::StateChange::ReadyToNull => self.remote.release(),
+            _ => (),
+        }
+        changed
+    }
+
+    /// The state changes of a sink that infers here.
+    fn change_local(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::NullToReady => {
+                self.load()?;
+            }
+            gst::StateChange::ReadyToPaused => {
+                self.start_workers()?;
+            }
+            gst::StateChange::PausedToReady => self.close_desk(),
+            _ => (),
+        }
+        let changed = self.parent_change_state(transition);
+        match transition {
+            // A way up that fails has no way down.
+            gst::StateChange::ReadyToPaused if changed.is_err() => self.stop_workers(),
+            gst::StateChange::PausedToReady => self.stop_workers(),
+            gst::StateChange::ReadyToNull => self.unload(),
+            _ => (),
+        }
+        changed
     }
 
     /// Waits for the frames taken in, so that their results come before EOS. `false` when a flush came over the wait.
@@ -109,13 +255,16 @@ impl ObjectSubclass for InferenceSink {
 impl ObjectImpl for InferenceSink {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-            let mut properties = Settings::param_specs();
+            let mut properties = Inferrer::param_specs();
+            properties.extend(Remote::param_specs());
             properties.extend([
-                // GstInferenceSink:when-busy: Since: 0.1
+                // GstInferenceSink:when-busy: Holds from the next frame on. Since: 0.1
                 glib::ParamSpecEnum::builder_with_default("when-busy", WhenBusy::default())
                     .nick("When busy")
-                    .blurb("What happens to a frame that comes while another one waits")
-                    .mutable_ready()
+                    .blurb(
+                        "What happens to a frame that comes while another one of its stream waits",
+                    )
+                    .mutable_playing()
                     .build(),
                 // GstInferenceSink:stats: The base class's own property, with the fields of `inference-stats`. Since: 0.1
                 glib::ParamSpecOverride::for_class::<gst_base::BaseSink>("stats"),
@@ -130,6 +279,7 @@ impl ObjectImpl for InferenceSink {
             "when-busy" => {
                 *self.when_busy.lock().unwrap() = value.get().expect("GObject checked the type");
             }
+            name if self.remote.set(name, value) => {}
             name => self.inferrer.set(name, value),
         }
     }
@@ -137,9 +287,21 @@ impl ObjectImpl for InferenceSink {
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
             "when-busy" => self.when_busy.lock().unwrap().to_value(),
-            "stats" => self.inferrer.stats().to_value(),
-            name => self.inferrer.settings().get(name),
+            "stats" => match self.remote.snapshot() {
+                Some(snapshot) => report::stats(snapshot, None).to_value(),
+                None => self.inferrer.stats().to_value(),
+            },
+            name => {
+                let remote = self.remote.get(name);
+                remote.unwrap_or_else(|| self.inferrer.get(name))
+            }
         }
+    }
+
+    fn dispatch_properties_changed(&self, specs: &[glib::ParamSpec]) {
+        self.parent_dispatch_properties_changed(specs);
+        let names: Vec<_> = specs.iter().map(|spec| spec.name()).collect();
+        self.properties_changed(&names);
     }
 
     fn constructed(&self) {
@@ -191,25 +353,22 @@ impl ElementImpl for InferenceSink {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        match transition {
-            gst::StateChange::NullToReady => {
-                self.load()?;
-            }
-            gst::StateChange::ReadyToPaused => {
-                self.start_worker()?;
-            }
-            gst::StateChange::PausedToReady => self.close_desk(),
-            _ => (),
+        if transition == gst::StateChange::NullToReady {
+            self.prepare_remote().map_err(|message| {
+                self.post_error_message(message);
+                gst::StateChangeError
+            })?;
         }
-        let changed = self.parent_change_state(transition);
-        match transition {
-            // A way up that fails has no way down.
-            gst::StateChange::ReadyToPaused if changed.is_err() => self.stop_worker(),
-            gst::StateChange::PausedToReady => self.stop_worker(),
-            gst::StateChange::ReadyToNull => self.inferrer.unload(),
-            _ => (),
-        }
-        changed
+        let changed = if self.remote.is_on() {
+            self.change_remote(transition)
+        } else {
+            self.change_local(transition)
+        };
+        changed.map(|success| match self.obj().is_async() {
+            // It is told to preroll.
+            true => success,
+            false => without_preroll(transition, success),
+        })
     }
 }
 
@@ -237,6 +396,20 @@ impl BaseSinkImpl for InferenceSink {
     }
 
     fn event(&self, event: gst::Event) -> bool {
+        if self.remote.is_on() {
+            match event.view() {
+                gst::EventView::StreamStart(start) => {
+                    self.inferrer.begin_stream(start.stream_id());
+                }
+                gst::EventView::FlushStart(_) => self.remote.flush(),
+                gst::EventView::Eos(_) => {
+                    self.remote.finish();
+                    self.post_last_remote_stats();
+                }
+                _ => (),
+            }
+            return self.parent_event(event);
+        }
         let Some(desk) = self.inferrer.desk() else {
             return self.parent_event(event);
         };
@@ -261,6 +434,7 @@ impl BaseSinkImpl for InferenceSink {
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
+        self.remote.set_unlocked(true);
         if let Some(desk) = self.inferrer.desk() {
             desk.set_unlocked(true);
         }
@@ -268,6 +442,7 @@ impl BaseSinkImpl for InferenceSink {
     }
 
     fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
+        self.remote.set_unlocked(false);
         if let Some(desk) = self.inferrer.desk() {
             desk.set_unlocked(false);
         }
@@ -275,12 +450,23 @@ impl BaseSinkImpl for InferenceSink {
     }
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if self.remote.is_on() {
+            return self.send(buffer);
+        }
         let desk = self.inferrer.desk().ok_or(gst::FlowError::Flushing)?;
-        let when_busy = self.when_busy();
         let mut job = self.inferrer.job(buffer.clone())?;
+        match self.when_busy() {
+            admission::WhenBusy::Latest => self.inferrer.hurry(&mut job),
+            admission::WhenBusy::Wait => self.inferrer.prepare(&mut job),
+        }
         loop {
-            match desk.offer(job, when_busy) {
-                Offer::Admitted => break,
+            match desk.offer(job, || self.when_busy()) {
+                Offer::Admitted { shorthanded } => {
+                    if shorthanded {
+                        self.add_worker(&desk);
+                    }
+                    break;
+                }
                 Offer::Refused => return Err(gst::FlowError::Flushing),
                 Offer::Unlocked(unlocked) => job = unlocked,
             }

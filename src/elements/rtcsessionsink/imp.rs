@@ -7,9 +7,12 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::settings::Settings;
+use crate::elements::dialling::Dialling;
+use crate::elements::without_preroll;
 use crate::logic::continuity::formats::{self, PixelFormat};
 use crate::logic::frame_facts::FrameFacts;
 use crate::logic::media::Media;
+use crate::peer::dialled::Dialled;
 use crate::peer::directory::{self, Claim};
 use crate::peer::encoding::{accepted, answer_caps};
 use crate::peer::publication::{Publication, PublicationStage};
@@ -30,6 +33,8 @@ const AHEAD: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 const MAX_SIDE: u32 = 16_383;
 /// How often a wait for a buffer's time looks at the clock again: it may have been changed.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often a wait for a server looks whether it is there.
+const LOOK_FOR_SERVER: Duration = Duration::from_millis(10);
 
 /// One request pad.
 struct Input {
@@ -64,6 +69,8 @@ struct Gate {
     /// Running time at which a seek began the streams' own time anew: nothing prerolls here for which the pipeline would begin
     /// its time anew as well.
     epoch: gst::ClockTime,
+    /// What is not live has waited for the server, and its time begins when that was there.
+    met_server: bool,
 }
 
 #[derive(Default)]
@@ -75,6 +82,7 @@ pub struct RtcSessionSink {
     reserved: Mutex<Vec<Claim>>,
     gate: Mutex<Gate>,
     gate_moved: Condvar,
+    dialling: Dialling,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -116,16 +124,31 @@ impl RtcSessionSink {
             .collect()
     }
 
+    /// The session with a server that it sends to, if it is one.
+    fn dialled(&self) -> Option<Arc<Dialled>> {
+        let session = lock(&self.settings).session.clone();
+        self.dialling.dialled(&session)
+    }
+
+    /// By what the session is found.
+    fn session(&self) -> String {
+        match self.dialled() {
+            Some(dialled) => dialled.name().to_owned(),
+            None => lock(&self.settings).session.clone(),
+        }
+    }
+
     fn claim(&self, input: &Input) {
         lock(&self.reserved).clear();
-        let session = lock(&self.settings).session.clone();
-        let claim = directory::claim(&session, input.media);
+        let claim = directory::claim(&self.session(), input.media);
         lock(&input.state).claim = Some(claim);
     }
 
     fn publish(&self, name: &str, input: &Input) -> Result<(), glib::BoolError> {
         let number = lock(&input.state).claim.as_ref().map_or(0, |c| c.number);
-        let terms = lock(&self.settings).terms(name, number, input.media);
+        let server = self.dialled();
+        let server = server.as_ref().map(|dialled| dialled.name());
+        let terms = lock(&self.settings).terms(name, number, input.media, server);
         let stage = Arc::new(Stage(self.obj().downgrade()));
         let publication = Publication::new(terms, stage);
         lock(&input.state).publication = Some(publication.clone());
@@ -185,6 +208,14 @@ impl RtcSessionSink {
             (publication, caps, running, state.origin.clone())
         };
         let wait = !self.is_live(pad, input);
+        if let Some(server) = self.dialled() {
+            if server.is_over() {
+                return Err(gst::FlowError::Eos);
+            }
+            if wait {
+                self.wait_for_server(pad, &publication, &server, running)?;
+            }
+        }
         let sync = lock(&self.settings).sync;
         // What comes a moment early is sent at its time by continuity, what comes late is a gap.
         let running = running.map(|running| running + self.epoch());
@@ -202,6 +233,34 @@ impl RtcSessionSink {
             true => Err(gst::FlowError::Flushing),
             false => Ok(gst::FlowSuccess::Ok),
         }
+    }
+
+    /// What can wait is not lost while a server is being called.
+    fn wait_for_server(
+        &self,
+        pad: &gst::Pad,
+        publication: &Publication,
+        server: &Dialled,
+        running: Option<gst::ClockTime>,
+    ) -> Result<(), gst::FlowError> {
+        while !publication.has_recipient() {
+            if server.is_over() {
+                return Err(gst::FlowError::Eos);
+            }
+            let gate = lock(&self.gate);
+            if gate.shuts(pad) {
+                return Err(gst::FlowError::Flushing);
+            }
+            drop(self.gate_moved.wait_timeout(gate, LOOK_FOR_SERVER));
+        }
+        let now = self.obj().current_running_time();
+        let mut gate = lock(&self.gate);
+        if !std::mem::replace(&mut gate.met_server, true)
+            && let Some(late) = now.zip(running).and_then(|(now, at)| now.checked_sub(at))
+        {
+            gate.epoch = late;
+        }
+        Ok(())
     }
 
     /// Waits until the element plays, and then until that running time.
@@ -285,7 +344,10 @@ impl RtcSessionSink {
                 let publication = {
                     let mut state = lock(&input.state);
                     state.caps = Some(caps.caps_owned());
-                    state.picture = picture(caps.caps());
+                    state.picture = match input.media {
+                        Media::Video => picture(caps.caps()),
+                        Media::Audio => None,
+                    };
                     state.publication.clone()
                 };
                 let revived = publication.map_or(Ok(()), |publication| publication.revive());
@@ -361,10 +423,23 @@ impl RtcSessionSink {
             .iter()
             .all(|(_, input)| lock(&input.state).eos);
         if over {
+            self.finish_call();
             let obj = self.obj();
             let eos = gst::message::Eos::builder().src(&*obj).seqnum(seqnum);
             let _ = obj.post_message(eos.build());
         }
+    }
+
+    /// The session with a server ends when nothing comes back any more; whoever called waits for that.
+    fn finish_call(&self) {
+        let Some(server) = self.dialled() else {
+            return;
+        };
+        server.inputs_are_over();
+        while self.dialling.session().is_some()
+            && !lock(&self.gate).stopped
+            && !server.wait_over(LOOK)
+        {}
     }
 
     fn buffer_stats(&self) -> gst::Structure {
@@ -444,6 +519,7 @@ impl ObjectImpl for RtcSessionSink {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             let mut properties = Settings::param_specs();
+            properties.extend(Dialling::param_specs());
             properties.push(
                 // GstRtcSessionSink:buffer-stats: Since: 0.1
                 glib::ParamSpecBoxed::builder::<gst::Structure>("buffer-stats")
@@ -484,13 +560,24 @@ impl ObjectImpl for RtcSessionSink {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let session = lock(&self.settings).session.clone();
+        if self.dialling.set(pspec.name(), value, &session) {
+            return;
+        }
         lock(&self.settings).set(pspec.name(), value);
+        if pspec.name() == "session" {
+            let session = lock(&self.settings).session.clone();
+            self.dialling.announce(&session);
+        }
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
             "buffer-stats" => self.buffer_stats().to_value(),
-            name => lock(&self.settings).get(name),
+            name => {
+                let dialling = self.dialling.get(name);
+                dialling.unwrap_or_else(|| lock(&self.settings).get(name))
+            }
         }
     }
 }
@@ -601,11 +688,16 @@ impl ElementImpl for RtcSessionSink {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
             gst::StateChange::NullToReady => {
+                let session = lock(&self.settings).session.clone();
+                if let Err(message) = self.dialling.check(&session) {
+                    self.post_error_message(message);
+                    return Err(gst::StateChangeError);
+                }
                 for (_, input) in self.inputs() {
                     self.claim(&input);
                 }
                 if self.inputs().is_empty() {
-                    let session = lock(&self.settings).session.clone();
+                    let session = self.session();
                     let claims =
                         [Media::Video, Media::Audio].map(|m| directory::claim(&session, m));
                     lock(&self.reserved).extend(claims);
@@ -628,8 +720,15 @@ impl ElementImpl for RtcSessionSink {
         }
         let done = self.parent_change_state(transition)?;
         match transition {
-            gst::StateChange::PausedToPlaying => self.move_gate(|gate| gate.playing = true),
+            gst::StateChange::PausedToPlaying => {
+                self.move_gate(|gate| gate.playing = true);
+                if let Err(message) = self.dialling.start(self.obj().upcast_ref()) {
+                    self.post_error_message(message);
+                    return Err(gst::StateChangeError);
+                }
+            }
             gst::StateChange::PausedToReady => {
+                self.dialling.stop(true);
                 for publication in self.publications() {
                     publication.stop();
                 }
@@ -652,7 +751,7 @@ impl ElementImpl for RtcSessionSink {
             }
             _ => {}
         }
-        Ok(done)
+        Ok(without_preroll(transition, done))
     }
 }
 

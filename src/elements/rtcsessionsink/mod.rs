@@ -32,6 +32,16 @@
  *
  * Any raw format in system memory is taken, any size and rate; 16 bit samples and I420 need no conversion.
  *
+ * ## Calling a server
+ *
+ * |[
+ * gst-launch-1.0 videotestsrc is-live=true ! rtcsessionsink uri=whip+http://127.0.0.1:8080/whip
+ * ]|
+ * With `uri`, here or on another element of the same `session`, the media goes to a server that is called; `rtcsessionsrc` has
+ * the protocols and their options, and gives what comes back. What comes in is sent to that server whatever `send-to` says. A source that
+ * is not live waits until the server is there; the frames of a live one are dropped meanwhile. EOS ends the session once nothing
+ * comes back any more.
+ *
  * ## Messages
  *
  * Element messages, from threads of the element's own. Times are nanoseconds.

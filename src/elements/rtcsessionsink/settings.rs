@@ -59,7 +59,14 @@ fn milliseconds(value: u32) -> Duration {
 
 impl Settings {
     /// What the stream of a pad is held to.
-    pub fn terms(&self, pad: &str, number: u32, media: Media) -> PublicationTerms {
+    /// `server` is by what a session is found that is with a server.
+    pub fn terms(
+        &self,
+        pad: &str,
+        number: u32,
+        media: Media,
+        server: Option<&str>,
+    ) -> PublicationTerms {
         let continuity = self.continuity.then(|| ContinuityTerms {
             fps: fps(self.framerate),
             max_repeat: milliseconds(self.max_repeat),
@@ -67,10 +74,11 @@ impl Settings {
             capacity: milliseconds(self.max_buffer),
         });
         PublicationTerms {
-            session: self.session.clone(),
+            session: server.unwrap_or(&self.session).to_owned(),
             pad: pad.to_owned(),
             number,
             recipient: match self.send_to.as_str() {
+                _ if server.is_some() => Recipient::Server,
                 "" | "origin" => Recipient::Origin,
                 "all" => Recipient::All,
                 id => Recipient::One(id.to_owned()),
@@ -83,6 +91,7 @@ impl Settings {
                     stereo: self.stereo,
                     dtx: self.dtx,
                 },
+                to_server: server.is_some(),
             },
         }
     }
@@ -296,7 +305,7 @@ mod tests {
                 send_to: send_to.into(),
                 ..Settings::default()
             };
-            settings.terms("video_0", 0, Media::Video).recipient
+            settings.terms("video_0", 0, Media::Video, None).recipient
         };
         assert_eq!(to("origin"), Recipient::Origin);
         assert_eq!(to(""), Recipient::Origin);

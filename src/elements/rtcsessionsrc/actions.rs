@@ -218,6 +218,9 @@ fn set_args(element: &imp::RtcSessionSrc, id: &str, args: &gst::StructureRef) ->
         );
         return false;
     };
+    if let Some(taken) = element.send_args(args) {
+        return taken;
+    }
     match connection.set_args(args) {
         Ok(()) => true,
         Err(error) => {

@@ -118,6 +118,39 @@
  * A visitor that goes without a word is lost after disconnect-timeout, but not before 8 seconds. With offer=true
  * `POST /offer` with `{"type":"request"}` gets the webrtcbin's offer, and `{"type":"answer","sdp","pc_id"}` answers it.
  *
+ * ## Calling a server
+ *
+ * |[
+ * gst-launch-1.0 rtcsessionsrc name=s uri=roboflow+http://127.0.0.1:9001 \
+ *     options="roboflow,workflow-file=flow.json,stream-output=image,data-output=predictions,upload-location=in.mp4" \
+ *     s.video_0 ! queue ! framemeta ! videoconvert ! autovideosink
+ * gst-launch-1.0 v4l2src ! videoconvert ! rtcsessionsink uri=fastrtc+http://127.0.0.1:7860 session=a \
+ *     rtcsessionsrc name=s session=a  s.video_0 ! queue ! videoconvert ! autovideosink
+ * ]|
+ * With `uri`, here or on the `rtcsessionsink` or `inferencesink` of the same `session`, nobody is waited for: a server is
+ * called, and what it sends comes out of the pads, or goes through the chains, of the `rtcsessionsrc` of that session. Elements that share a
+ * session have the same name in `session`, and one of them has the `uri`; the call is made when the pipeline goes to PLAYING.
+ *
+ * | uri | server | options of its own |
+ * |---|---|---|
+ * | `roboflow+http(s)://HOST:PORT` | Roboflow's inference server | `workflow-file`, or `workspace` and `workflow-id` (`workflow-version`); `image-input-name`, `workflow-parameters`, `stream-output`, `data-output`, `realtime-processing`, `declared-fps`, `processing-timeout`, `requested-plan`, `requested-region`, `api-key` (else the variable ROBOFLOW_API_KEY), `api-key-in` (body, header, both), `rtsp-url`, `mjpeg-url`, `upload-location`, `upload-frames` (channel, track), `turn-server` |
+ * | `fastrtc+http(s)://HOST:PORT` | FastRTC | `webrtc-id`, `input-hook`, `receive` |
+ * | `offer+http(s)://HOST:PORT/PATH` | aiortc's examples, Pipecat | `data`, `channel`, `receive` |
+ * | `whip+http(s)://…` | WHIP (RFC 9725): is sent to | |
+ * | `whep+http(s)://…` | WHEP: sends | `receive` |
+ *
+ * All take `token` (a bearer token), `ca-file` (whom to trust with https) and `answer-timeout` (seconds, 90). `receive` is `video`, `audio` or both with a comma.
+ *
+ * What Roboflow's server says of a frame is posted as `inference-result`, and is on the frame it belongs to when that comes back:
+ * `frame-id`, `results` and `json` of its RtcFrameMeta. A frame of which nothing was said in time (200 ms) has none of these.
+ * Pictures that come on the data channel come out as frames of the stream `CONNECTION-ID/inference`. With
+ * `realtime-processing=false`, the default with `upload-location`, each frame is acknowledged when whoever is behind the pad
+ * has taken it, so nothing is lost however slow that is. Errors of a frame are warnings. FastRTC's messages are `rtc-data`, and `set-args` reaches its `input-hook`.
+ *
+ * When the server has processed everything, EOS follows. A session that does not come about or is lost is one error, which names
+ * the URL, the status and the cause; with `reconnect=on-loss` it is a warning, and the server is called again. When all that
+ * is sent has ended, the session ends as soon as nothing has come back for two seconds.
+ *
  * ## Messages
  *
  * Element messages, posted from threads of the plugin's own that serve every visitor, unless said otherwise: a
@@ -131,15 +164,17 @@
  * | `rtc-connection-state` | old, new, signalling, playing | each change: signalling, connecting, playing, ending, ended |
  * | `rtc-stream-started` | stream-id, media, codec, pad | the first frame of a track |
  * | `rtc-stream-ended` | stream-id, media, reason, buffers, dropped, duration | EOS has left the chain, or was pushed to the pad |
- * | `rtc-connection-ended` | external-id, door, reason, detail, duration, had-media | the last word; everything of it is freed |
+ * | `rtc-connection-ended` | external-id, door, reason, detail, termination-reason, duration, had-media | the last word; everything of it is freed |
  * | `rtc-connection-rejected` | door, external-id, error, limit | refused; nothing else follows |
  * | `rtc-connection-error` | error, fatal | something failed inside one connection |
  * | `rtc-data` | channel, text or bytes | a message of the visitor's, at most 500 a second |
+ * | `rtc-upload-progress` | bytes, total | twice a second while a server is sent a file, and when that is done |
+ * | `inference-result` | stream-id, frame-id, json | a server that was called says something of a frame |
  *
  * Every `rtc-stream-started` has exactly one `rtc-stream-ended`, every `rtc-connection-created` exactly one
  * `rtc-connection-ended`, after all its stream ends. Reasons: `client-closed`, `peer-lost`,
  * `time-limit`, `closed-by-application`, `source-ended`, `setup-timeout`, `setup-failed`, `handler-error`,
- * `server-shutdown`.
+ * `server-shutdown`; with a server that was called also `server-closed` and `stalled`.
  *
  * Setting the pipeline to NULL is abrupt: what was posted then reaches a sync handler, or a bus whose
  * auto-flush is off. Send EOS first to have files finalised: it ends every visitor, then posts our EOS.
@@ -154,6 +189,8 @@ use crate::peer::codecs::Media;
 
 mod actions;
 mod imp;
+mod kept_pads;
+mod properties;
 mod settings;
 mod stage;
 

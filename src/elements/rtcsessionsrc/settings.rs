@@ -137,6 +137,9 @@ pub struct Settings {
     pub max_bitrate: u32,
     pub stereo: bool,
     pub dtx: bool,
+    /// Of what a server sends that was called: decoded frames that may wait, and whether the oldest then makes room.
+    pub max_buffers: u32,
+    pub drop: bool,
 }
 
 impl Default for Settings {
@@ -179,6 +182,8 @@ impl Default for Settings {
             max_bitrate: 2_000_000,
             stereo: true,
             dtx: false,
+            max_buffers: 8,
+            drop: true,
         }
     }
 }

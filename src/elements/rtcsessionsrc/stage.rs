@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gst::glib;
 use gst::prelude::*;
 
+use super::kept_pads::KeptPads;
 use super::{RtcSessionSrc, actions};
 use crate::logic::registry::ConnectionId;
 use crate::logic::return_lines::Returns;
 use crate::peer::chain::Chain;
 use crate::peer::codecs::Media;
-use crate::peer::connection::Connection;
 use crate::peer::directory;
 use crate::peer::stage::Stage;
 
@@ -32,6 +32,8 @@ pub struct ElementStage {
     guests: Mutex<HashSet<ConnectionId>>,
     /// Pad names in use.
     names: Mutex<BTreeSet<String>>,
+    /// Where sessions with a server follow each other, the user's pads, which stay.
+    kept: Option<KeptPads>,
 }
 
 impl ElementStage {
@@ -42,6 +44,7 @@ impl ElementStage {
         audio_chain: Option<Chain>,
         latency: gst::ClockTime,
         outlives_visitors: bool,
+        keeps_pads: bool,
     ) -> Self {
         Self {
             element: element.downgrade(),
@@ -54,6 +57,21 @@ impl ElementStage {
             finishing: AtomicBool::new(false),
             guests: Mutex::default(),
             names: Mutex::default(),
+            kept: keeps_pads.then(KeptPads::default),
+        }
+    }
+
+    /// Sessions follow each other from here on.
+    pub fn begin_pads(&self) {
+        if let Some(kept) = &self.kept {
+            kept.begin();
+        }
+    }
+
+    /// Nothing more comes, of no session: pads that were kept get EOS and go. May wait for what is behind them.
+    pub fn end_pads(&self) {
+        if let Some((kept, element)) = self.kept.as_ref().zip(self.element.upgrade()) {
+            kept.end(&element);
         }
     }
 
@@ -151,20 +169,28 @@ impl Stage for ElementStage {
             .find(|name| !names.contains(name))
             .expect("there are fewer pads than numbers");
         names.insert(name.clone());
+        if self.kept.is_some() {
+            return gst::Pad::builder(gst::PadDirection::Src).name(name);
+        }
         let template = RtcSessionSrc::pad_template(media);
         gst::Pad::builder_from_template(&template).name(name)
     }
 
-    fn add_pad(&self, pad: &gst::Pad) {
-        if let Some(element) = self.element.upgrade() {
-            element
+    fn add_pad(&self, pad: &gst::Pad) -> glib::GString {
+        match (self.element.upgrade(), &self.kept) {
+            (Some(element), Some(kept)) => kept.put_behind(pad, &element),
+            (Some(element), None) => element
                 .add_pad(pad)
-                .expect("its name is taken by nobody else");
+                .expect("its name is taken by nobody else"),
+            (None, _) => {}
         }
+        pad.name()
     }
 
     fn remove_pad(&self, pad: &gst::Pad) {
-        if let Some(element) = self.element.upgrade() {
+        if let Some(kept) = &self.kept {
+            kept.take_from_behind(pad);
+        } else if let Some(element) = self.element.upgrade() {
             // The application may have removed it already.
             let _ = element.remove_pad(pad);
         }
@@ -175,16 +201,8 @@ impl Stage for ElementStage {
         self.guests().insert(connection.clone());
     }
 
-    fn visitor_joined(&self, connection: &Arc<Connection>) {
-        directory::tell(&self.session, |publisher| publisher.joined(connection));
-    }
-
-    fn interrupt(&self, connection: &ConnectionId) {
-        directory::tell(&self.session, |publisher| publisher.interrupt(connection));
-    }
-
-    fn visitor_leaves(&self, connection: &ConnectionId) {
-        directory::tell(&self.session, |publisher| publisher.left(connection));
+    fn session(&self) -> &str {
+        &self.session
     }
 
     fn visitor_left(&self, connection: &ConnectionId) {

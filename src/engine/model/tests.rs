@@ -1,4 +1,5 @@
 use super::super::preprocess::{Colours, Matrix, PixelFormat, Plane, Range};
+use super::super::tensor::Element;
 use super::*;
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/");
@@ -11,7 +12,34 @@ const THRESHOLDS: Thresholds = Thresholds {
 fn options(file: &str) -> ModelOptions {
     ModelOptions {
         path: Path::new(DATA).join(file),
+        ..embedded()
+    }
+}
+
+/// Whatever else is on the machine.
+fn embedded() -> ModelOptions {
+    ModelOptions {
+        engine: EngineChoice::Rten,
         ..ModelOptions::default()
+    }
+}
+
+/// As `options`, in ONNX Runtime of the tests' own Python environment.
+fn in_onnxruntime(options: ModelOptions) -> ModelOptions {
+    ModelOptions {
+        engine: EngineChoice::OnnxRuntime,
+        ..auto(options)
+    }
+}
+
+/// As `options`, in ONNX Runtime of the tests' own Python environment where that does.
+fn auto(options: ModelOptions) -> ModelOptions {
+    let python = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.venv"));
+    let library = library::of_python(python).expect("scripts/setup has installed onnxruntime");
+    ModelOptions {
+        engine: EngineChoice::Auto,
+        runtime_library: Some(library),
+        ..options
     }
 }
 
@@ -97,10 +125,17 @@ fn a_model_is_described_by_its_own_metadata() {
         hash: format!("sha256:{hash}"),
         engine: "rten",
         device: "cpu".into(),
-        input: (64, 32),
+        input: InputSpec::new((64, 32)),
         labels: ["red", "green light", "blue"].into_iter().collect(),
         decoder: Decoder::YoloV8,
         outputs: vec!["output0".into()],
+        preference: None,
+    };
+    assert_eq!(*model.info(), expected);
+    let model = Model::load(&in_onnxruntime(options("colours.onnx"))).unwrap();
+    let expected = ModelInfo {
+        engine: "onnxruntime",
+        ..expected
     };
     assert_eq!(*model.info(), expected);
 }
@@ -109,7 +144,7 @@ fn a_model_is_described_by_its_own_metadata() {
 fn a_model_without_metadata_numbers_its_classes() {
     let model = Model::load(&options("colours_unnamed.onnx")).unwrap();
     assert_eq!(model.info().labels, Labels::numbered(3));
-    assert_eq!(model.info().input, (64, 32));
+    assert_eq!(model.info().input.size, (64, 32));
     assert_eq!(model.info().decoder, Decoder::YoloV8);
 }
 
@@ -152,11 +187,57 @@ fn an_empty_frame_has_no_detections() {
 }
 
 #[test]
+fn more_frames_of_a_run_than_fit_are_refused_with_what_fits() {
+    let options = ModelOptions {
+        input_size: Some((4096, 4096)),
+        max_batch: 256,
+        ..options("channels.onnx")
+    };
+    assert_eq!(
+        refusal(&options),
+        "FILE cannot be used: max-batch is 256 and a frame of its input takes 201326592 bytes; at most 5 fit"
+    );
+}
+
+#[test]
+fn a_file_is_one_copy_whatever_it_is_used_for() {
+    let plain = in_onnxruntime(options("colours.onnx"));
+    let first = Model::load(&plain).unwrap();
+    for other in [
+        auto(options("colours.onnx")),
+        ModelOptions {
+            decoder: DecoderChoice::Fixed(Decoder::Raw),
+            ..plain.clone()
+        },
+        ModelOptions {
+            threads: 1,
+            max_batch: 4,
+            ..plain.clone()
+        },
+    ] {
+        let other = Model::load(&other).unwrap();
+        assert!(!Arc::ptr_eq(&first, &other));
+        assert!(Arc::ptr_eq(&first.instance, &other.instance));
+    }
+    let embedded = Model::load(&options("colours.onnx")).unwrap();
+    assert!(!Arc::ptr_eq(&first.instance, &embedded.instance));
+}
+
+#[test]
 fn one_model_serves_several_threads_at_once() {
-    let model = Model::load(&options("colours.onnx")).unwrap();
+    for threads in [0, 1, 2, 100] {
+        let options = ModelOptions {
+            threads,
+            ..options("colours.onnx")
+        };
+        serves_several_threads_at_once(&Model::load(&options).unwrap());
+        serves_several_threads_at_once(&Model::load(&in_onnxruntime(options)).unwrap());
+    }
+}
+
+fn serves_several_threads_at_once(model: &Model) {
     std::thread::scope(|scope| {
         for column in 0..8 {
-            let model = &model;
             scope.spawn(move || {
                 let mut scratch = Scratch::default();
                 let left = column * 8;
@@ -196,7 +277,7 @@ fn a_classification_covers_the_frame_with_its_classes() {
     })
     .unwrap();
     assert_eq!(
-        (model.info().decoder, model.info().input),
+        (model.info().decoder, model.info().input.size),
         (Decoder::Classification, (16, 16))
     );
     let data = picture(100, 100, [0, 0, 100, 100], [0, 0, 255]);
@@ -216,7 +297,10 @@ fn raw_hands_the_tensors_on() {
     let model = Model::load(&with_decoder("ambiguous.onnx", Decoder::Raw)).unwrap();
     let data = picture(64, 32, [0; 4], [0; 3]);
     let inference = infer(&model, &rgb(&data, 64, 32));
-    assert_eq!(inference.tensors, [Tensor::zeros(&[1, 13, 21])]);
+    assert_eq!(
+        inference.tensors,
+        [Tensor::zeros(&[1, 13, 21], Element::F32)]
+    );
     assert_eq!(inference.detections, []);
 }
 
@@ -242,7 +326,7 @@ fn a_model_is_loaded_once_for_as_long_as_it_is_used() {
     );
     let options = ModelOptions {
         path: file.0.clone(),
-        ..ModelOptions::default()
+        ..embedded()
     };
     let first = Model::load(&options).unwrap();
     let roundabout = file
@@ -280,7 +364,7 @@ fn a_file_that_was_replaced_is_loaded_anew() {
     );
     let options = ModelOptions {
         path: file.0.clone(),
-        ..ModelOptions::default()
+        ..embedded()
     };
     let before = Model::load(&options).unwrap();
     std::fs::copy(Path::new(DATA).join("colours_unnamed.onnx"), &file.0).unwrap();
@@ -318,10 +402,7 @@ fn what_is_no_onnx_is_refused() {
     );
     let empty = TempFile::new("empty.onnx", b"");
     let path = empty.0.clone();
-    let err = refusal(&ModelOptions {
-        path,
-        ..ModelOptions::default()
-    });
+    let err = refusal(&ModelOptions { path, ..embedded() });
     assert!(
         err.starts_with("FILE is not an ONNX model, or is damaged"),
         "{err}"
@@ -333,9 +414,9 @@ fn a_file_cut_anywhere_never_panics() {
     let whole = std::fs::read(options("colours.onnx").path).unwrap();
     let file = TempFile::new("cut.onnx", b"");
     for length in (0..whole.len()).step_by(13) {
-        let cut = Rten::load(&file.0, whole[..length].to_vec());
+        let cut = Rten::load(&file.0, whole[..length].to_vec(), 0);
         if let Ok(engine) = cut {
-            let _ = engine.run(&Tensor::zeros(&[1, 3, 32, 64]));
+            let _ = engine.run(&Tensor::zeros(&[1, 3, 32, 64], Element::F32), None);
         }
     }
 }
@@ -352,17 +433,107 @@ fn an_operator_that_the_engine_lacks_is_named() {
 
 #[test]
 fn an_input_that_is_no_picture_is_refused() {
-    for (file, found) in [
-        ("rank3.onnx", "\"images\" is [3, 32, 64];"),
-        ("bytes.onnx", "\"images\" is [1, 3, 32, 64] of tensor(u8);"),
-        ("batch4.onnx", "\"images\" is [4, 3, 32, 64];"),
+    let err = refusal(&options("rank3.onnx"));
+    let found = "its input is \"images\" [3, 32, 64] of FP32; [N, 3, H, W] or [N, H, W, 3] of";
+    assert!(err.contains(found), "{err}");
+}
+
+#[test]
+fn bytes_are_taken_as_they_are_in_the_picture() {
+    let with = |options: ModelOptions| ModelOptions {
+        decoder: DecoderChoice::Fixed(Decoder::Raw),
+        fit: Some(Fit::Stretch),
+        ..options
+    };
+    let data = picture(64, 32, [0, 0, 64, 32], [10, 20, 30]);
+    for options in [
+        with(options("bytes.onnx")),
+        with(in_onnxruntime(options("bytes.onnx"))),
     ] {
-        let err = refusal(&options(file));
-        assert!(
-            err.contains(found) && err.contains("[N, 3, H, W] of floats is needed"),
-            "{err}"
-        );
+        let model = Model::load(&options).unwrap();
+        assert_eq!(model.info().input.element, Element::U8);
+        let found = infer(&model, &rgb(&data, 64, 32)).tensors;
+        assert_eq!(found, [Tensor::new(&[1, 3], &[10.0_f32, 20.0, 30.0])]);
     }
+    let err = refusal(&ModelOptions {
+        mean: Some([0.5; 3].into()),
+        ..options("bytes.onnx")
+    });
+    assert!(err.contains("mean and std must be empty"), "{err}");
+}
+
+#[test]
+fn a_frame_alone_is_inferred_by_a_model_of_four_at_once() {
+    for options in [
+        options("batch4.onnx"),
+        in_onnxruntime(options("batch4.onnx")),
+    ] {
+        let model = Model::load(&options).unwrap();
+        assert_eq!(model.info().decoder, Decoder::Classification);
+        let data = picture(64, 32, [0, 0, 64, 32], [0, 255, 0]);
+        let found = infer(&model, &rgb(&data, 64, 32)).detections;
+        assert_eq!((found[0].class_id, found[0].confidence), (1, 1.0));
+    }
+}
+
+#[test]
+fn mean_std_and_the_order_of_channels_are_those_of_the_user() {
+    let data = picture(64, 32, [0, 0, 64, 32], [51, 102, 255]);
+    let model = Model::load(&ModelOptions {
+        decoder: DecoderChoice::Fixed(Decoder::Raw),
+        input_size: Some((64, 32)),
+        mean: "0.2,0,0.5".parse().ok(),
+        std: "1,0.5,0.25".parse().ok(),
+        channels: Some(Channels::Bgr),
+        ..options("channels.onnx")
+    });
+    let found = infer(&model.unwrap(), &rgb(&data, 64, 32)).tensors;
+    for (found, expected) in found[0].floats().iter().zip([2.0, 0.8, 0.0]) {
+        assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+    }
+}
+
+#[test]
+fn what_is_written_beside_a_model_counts_until_the_user_says_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("channels.onnx");
+    std::fs::copy(options("channels.onnx").path, &path).unwrap();
+    let beside = folder.path().join("channels.modelinfo");
+    let write = |text: &str| std::fs::write(&beside, text).unwrap();
+    let plain = ModelOptions { path, ..embedded() };
+    let known = "[modelinfo]\nversion=1.0\n[images]\ndir=input\ndims=-1,3,16,24\nranges=-1,1\n";
+    write(known);
+    let model = Model::load(&plain).unwrap();
+    let input = &model.info().input;
+    assert_eq!(
+        (input.size, input.mean, input.std),
+        ((24, 16), [0.5; 3], [0.5; 3])
+    );
+    let decided = ModelOptions {
+        mean: Some([0.0; 3].into()),
+        std: Some([1.0; 3].into()),
+        ..plain.clone()
+    };
+    let input = &Model::load(&decided).unwrap().info().input.clone();
+    assert_eq!(
+        (input.size, input.mean, input.std),
+        ((24, 16), [0.0; 3], [1.0; 3])
+    );
+
+    write(&format!(
+        "{known}[output0]\ndir=output\nid=yolo-v8-pose-out\n"
+    ));
+    let err = refusal(&plain);
+    assert!(
+        err.contains("\"yolo-v8-pose-out\", which are not decoded"),
+        "{err}"
+    );
+    write("[modelinfo]\nversion=3.0\n");
+    let err = Model::load(&plain).err().unwrap().to_string();
+    assert!(
+        err.contains("channels.modelinfo cannot be used: its version is \"3.0\""),
+        "{err}"
+    );
 }
 
 #[test]
@@ -370,12 +541,14 @@ fn an_output_of_unknown_layout_is_refused() {
     let err = refusal(&options("ambiguous.onnx"));
     assert_eq!(
         err,
-        "FILE cannot be used: decoder=auto could not tell the layout of output [1, 13, 21] with 8 \
-         labels; set decoder to yolov8, yolov5, end2end, classification, raw"
+        "FILE cannot be used: decoder=auto could not tell the layout of its outputs \"output0\" \
+         [1, 13, 21] of FP32 with 8 labels; set decoder to yolov8, yolov5, end2end, ssd, \
+         torchvision, detr, rtdetr, classification, raw; its input is \"images\" [1, 3, 32, 64] of \
+         FP32"
     );
     let err = refusal(&with_decoder("colours.onnx", Decoder::End2End));
     assert!(
-        err.ends_with("reads an output of [1, N, 6], this one is [1, 7, 32]"),
+        err.contains("reads an output of [1, N, 6], and its outputs are \"output0\" [1, 7, 32]"),
         "{err}"
     );
     let err = refusal(&options("poses.onnx"));
@@ -414,4 +587,218 @@ fn an_input_size_that_does_not_fit_is_refused() {
     assert!(err.contains("24x16 would do"), "{err}");
     let err = refusal(&options("channels.onnx"));
     assert!(err.contains("set input-size"), "{err}");
+}
+
+fn shapes() -> ModelOptions {
+    ModelOptions {
+        path: concat!(env!("CARGO_MANIFEST_DIR"), "/models/shapes.onnx").into(),
+        decoder: DecoderChoice::Fixed(Decoder::Raw),
+        ..embedded()
+    }
+}
+
+/// A model whose bytes were changed: `from` is `to` everywhere.
+fn changed(options: ModelOptions, from: &[u8], to: &[u8]) -> (TempFile, ModelOptions) {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = std::fs::read(&options.path).unwrap();
+    let mut changes = 0;
+    for at in 0..bytes.len() - from.len() {
+        if bytes[at..].starts_with(from) {
+            bytes[at..at + to.len()].copy_from_slice(to);
+            changes += 1;
+        }
+    }
+    assert_ne!(changes, 0);
+    let file = TempFile::new("changed.onnx", &bytes);
+    let path = file.0.clone();
+    (file, ModelOptions { path, ..options })
+}
+
+#[test]
+fn both_engines_find_the_same() {
+    let embedded = Model::load(&shapes()).unwrap();
+    let other = Model::load(&in_onnxruntime(shapes())).unwrap();
+    assert_eq!(other.info().engine, "onnxruntime");
+    let mut random = fastrand::Rng::with_seed(6);
+    let (mut one, mut two) = (Scratch::default(), Scratch::default());
+    for round in 0..10 {
+        let (width, height) = (200 + 16 * round, 160);
+        let size = width as usize * height as usize * 3;
+        let data: Vec<u8> = match round {
+            // Noise has no shapes in it; a rectangle is one.
+            0..5 => (0..size).map(|_| random.u8(..)).collect(),
+            _ => picture(width as usize, 160, [40, 30, 120, 110], [250, 40, 90]),
+        };
+        let frame = rgb(&data, width, height);
+        let one = embedded.infer(&frame, THRESHOLDS, &mut one).unwrap();
+        let two = other.infer(&frame, THRESHOLDS, &mut two).unwrap();
+        assert_eq!(one.tensors.len(), two.tensors.len());
+        for (one, two) in one.tensors.iter().zip(&two.tensors) {
+            assert_eq!(one.shape, two.shape);
+            for (one, two) in one.floats().iter().zip(&*two.floats()) {
+                assert!((one - two).abs() < 1e-3, "{one} {two}");
+            }
+        }
+    }
+}
+
+#[test]
+fn with_auto_onnxruntime_is_preferred_and_named() {
+    let options = auto(options("colours.onnx"));
+    let model = Model::load(&options).unwrap();
+    assert_eq!(model.info().engine, "onnxruntime");
+    let Some(Preference::Met(text)) = &model.info().preference else {
+        panic!("{:?}", model.info().preference);
+    };
+    let library = options.runtime_library.unwrap().canonicalize().unwrap();
+    assert!(text.contains(&library.display().to_string()), "{text}");
+}
+
+#[test]
+fn without_the_library_auto_is_the_embedded_engine_and_says_what_that_costs() {
+    let options = ModelOptions {
+        runtime_library: Some("/nowhere/libonnxruntime.so".into()),
+        ..auto(options("colours.onnx"))
+    };
+    let model = Model::load(&options).unwrap();
+    assert_eq!(model.info().engine, "rten");
+    let Some(Preference::Unmet(text)) = &model.info().preference else {
+        panic!("{:?}", model.info().preference);
+    };
+    assert!(
+        text.contains("/nowhere/libonnxruntime.so cannot be read: No such file"),
+        "{text}"
+    );
+    assert!(
+        text.contains("rten runs it instead, and takes about twice as long"),
+        "{text}"
+    );
+
+    let asked = ModelOptions {
+        engine: EngineChoice::OnnxRuntime,
+        ..options
+    };
+    let refused = Model::load(&asked).err().unwrap();
+    assert!(matches!(refused, ModelError::Library(_)), "{refused}");
+    let text = refused.to_string();
+    assert!(
+        text.contains("/nowhere/libonnxruntime.so cannot be read: No such file"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_one_engine_does_not_take_the_other_does() {
+    // ONNX Runtime refuses a file of a later version of the format.
+    let (_file, later) = changed(
+        options("colours.onnx"),
+        b"\x08\x08:\xef\x08",
+        b"\x08\x7f:\xef\x08",
+    );
+    let refused = refusal(&in_onnxruntime(later.clone()));
+    assert!(
+        refused.starts_with("engine onnxruntime cannot run FILE"),
+        "{refused}"
+    );
+    let model = Model::load(&auto(later)).unwrap();
+    assert_eq!(model.info().engine, "rten");
+    let Some(Preference::Unmet(text)) = &model.info().preference else {
+        panic!("{:?}", model.info().preference);
+    };
+    assert!(text.contains("engine onnxruntime cannot run"), "{text}");
+    assert!(text.contains("IR version"), "{text}");
+
+    // rten has no Selu.
+    let (_file, selu) = changed(shapes(), b"\"\x04Relu", b"\"\x04Selu");
+    let refused = refusal(&selu);
+    assert!(refused.contains("Selu"), "{refused}");
+    let model = Model::load(&auto(selu)).unwrap();
+    assert_eq!(model.info().engine, "onnxruntime");
+}
+
+#[test]
+fn what_no_engine_takes_is_told_of_both() {
+    let refused = refusal(&auto(options("unsupported_op.onnx")));
+    assert!(refused.contains("engine rten cannot run FILE"), "{refused}");
+    assert!(
+        refused.contains("engine onnxruntime cannot run FILE"),
+        "{refused}"
+    );
+    let refused = refusal(&auto(options("garbage.onnx")));
+    assert!(
+        refused.starts_with("FILE is not an ONNX model, or is damaged"),
+        "{refused}"
+    );
+    let without = ModelOptions {
+        runtime_library: Some("/nowhere/libonnxruntime.so".into()),
+        ..auto(options("unsupported_op.onnx"))
+    };
+    let refused = refusal(&without);
+    assert!(
+        refused.contains("Mystery") && refused.contains("/nowhere/libonnxruntime.so"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_device_that_cannot_be_had_is_refused_with_what_there_is() {
+    let refused = |options: ModelOptions, device| {
+        let options = ModelOptions { device, ..options };
+        let refused = Model::load(&options).err().expect("no test machine has it");
+        assert!(matches!(refused, ModelError::Device { .. }), "{refused}");
+        refused.to_string()
+    };
+    let text = refused(options("colours.onnx"), Device::Cuda(0));
+    assert_eq!(
+        text,
+        "device cuda:0 cannot be had: engine rten runs on cpu only"
+    );
+    for options in [
+        auto(options("colours.onnx")),
+        in_onnxruntime(options("colours.onnx")),
+    ] {
+        let text = refused(options.clone(), Device::Cuda(0));
+        assert!(
+            text.contains("built without cuda:0; it offers cpu"),
+            "{text}"
+        );
+        let text = refused(options, Device::TensorRt(1));
+        assert!(
+            text.contains("built without tensorrt:1; it offers cpu"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_run_that_fails_in_onnxruntime_fails_alone() {
+    let options = in_onnxruntime(options("colours.onnx"));
+    let model = Model::load(&options).unwrap();
+    let wrong = model.run(&Tensor::zeros(&[1, 3, 8, 8], Element::F32), None);
+    assert!(matches!(wrong, Err(EngineError::Failed(_))), "{wrong:?}");
+    let lying = Tensor {
+        shape: vec![1, 3, 32, 64],
+        ..Tensor::zeros(&[5], Element::F32)
+    };
+    let wrong = model.run(&lying, None);
+    assert!(matches!(wrong, Err(EngineError::Failed(_))), "{wrong:?}");
+    assert!(
+        model
+            .run(&Tensor::zeros(&[1, 3, 32, 64], Element::F32), None)
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_file_cut_anywhere_does_not_harm_onnxruntime() {
+    let options = in_onnxruntime(options("colours.onnx"));
+    let whole = std::fs::read(&options.path).unwrap();
+    let runtime = library::runtime(options.runtime_library.as_deref()).unwrap();
+    for length in (0..whole.len()).step_by(13) {
+        let cut = &whole[..length];
+        let cut = OnnxRuntime::load(runtime, &options.path, cut, Device::Cpu, 0);
+        if let Ok(engine) = cut {
+            let _ = engine.run(&Tensor::zeros(&[1, 3, 32, 64], Element::F32), None);
+        }
+    }
 }

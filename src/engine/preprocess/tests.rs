@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::tensor::{Element, Tensor};
 use super::*;
 
 const BT601: Colours = Colours {
@@ -82,9 +83,30 @@ impl Picture {
     }
 
     fn run(&self, input: (u32, u32)) -> Tensor {
-        let mut preprocessor = Preprocessor::default();
-        preprocessor.run(&self.frame(), input).unwrap().0.clone()
+        self.run_as(&spec(input))
     }
+
+    fn run_as(&self, spec: &InputSpec) -> Tensor {
+        self.run_in(Preprocessor::default(), spec)
+    }
+
+    fn run_in(&self, mut preprocessor: Preprocessor, spec: &InputSpec) -> Tensor {
+        let mut row = Slot::row(spec, 1);
+        preprocessor.run(&self.frame(), spec, &mut row[0]).unwrap();
+        Slot::join(spec, &mut row)
+    }
+
+    fn refusal(&self) -> FrameError {
+        let spec = spec((8, 8));
+        let mut row = Slot::row(&spec, 1);
+        Preprocessor::default()
+            .run(&self.frame(), &spec, &mut row[0])
+            .unwrap_err()
+    }
+}
+
+fn spec(size: (u32, u32)) -> InputSpec {
+    InputSpec::new(size)
 }
 
 fn plane(
@@ -111,7 +133,7 @@ fn yuv([r, g, b]: [u8; 3]) -> [u8; 3] {
 
 fn pixel(tensor: &Tensor, x: usize, y: usize) -> [f32; 3] {
     let (height, width) = (tensor.shape[2], tensor.shape[3]);
-    [0, 1, 2].map(|channel| tensor.data[(channel * height + y) * width + x])
+    [0, 1, 2].map(|channel| tensor.floats()[(channel * height + y) * width + x])
 }
 
 #[track_caller]
@@ -144,12 +166,81 @@ fn each_format_gives_the_colours_where_they_are() {
 fn what_surrounds_the_frame_is_grey() {
     let tensor = Picture::new(PixelFormat::Rgb, (64, 48), 0, |_, _| RED).run((32, 32));
     for y in [0, 3, 28, 31] {
-        assert_eq!(pixel(&tensor, 16, y), [114.0 / 255.0; 3], "row {y}");
+        let grey = pixel(&tensor, 16, y).map(|value| (value * 255.0 - 114.0).abs());
+        assert!(grey.iter().all(|off| *off < 1e-4), "row {y}: {grey:?}");
     }
     for y in [4, 27] {
         assert_eq!(pixel(&tensor, 0, y), [1.0, 0.0, 0.0], "row {y}");
         assert_eq!(pixel(&tensor, 31, y), [1.0, 0.0, 0.0], "row {y}");
     }
+}
+
+/// The values of one pixel in the order of the tensor.
+fn channels(tensor: &Tensor, spec: &InputSpec, x: usize, y: usize) -> [f32; 3] {
+    let (width, height) = (spec.size.0 as usize, spec.size.1 as usize);
+    let values = tensor.floats();
+    [0, 1, 2].map(|channel| match spec.layout {
+        Layout::Nchw => values[(channel * height + y) * width + x],
+        Layout::Nhwc => values[(y * width + x) * 3 + channel],
+    })
+}
+
+#[test]
+fn every_kind_of_input_has_the_same_picture_in_it() {
+    let colour = |x: u32, _: u32| [(x * 5) as u8, 200, (x / 2) as u8];
+    let (mean, std) = ([0.5, 0.25, 0.0], [0.25, 0.5, 2.0]);
+    for format in FORMATS {
+        for size in [(32, 32), (48, 36)] {
+            let picture = Picture::new(format, (48, 36), 4, colour);
+            let plain = spec(size);
+            let known = picture.run_as(&plain);
+            for element in [Element::F32, Element::F16, Element::U8] {
+                for layout in [Layout::Nchw, Layout::Nhwc] {
+                    for order in [Channels::Rgb, Channels::Bgr] {
+                        let floats = element != Element::U8;
+                        let spec = InputSpec {
+                            element,
+                            layout,
+                            channels: order,
+                            mean: if floats { mean } else { [0.0; 3] },
+                            std: if floats { std } else { [1.0 / 255.0; 3] },
+                            ..plain.clone()
+                        };
+                        let found = picture.run_as(&spec);
+                        for (x, y) in [(0, 0), (20, 17), (31, 31)] {
+                            let rgb = channels(&known, &plain, x, y);
+                            let mut expected =
+                                [0, 1, 2].map(|i| (rgb[i] - spec.mean[i]) / spec.std[i]);
+                            if order == Channels::Bgr {
+                                expected.reverse();
+                            }
+                            let found = channels(&found, &spec, x, y);
+                            for (found, expected) in found.iter().zip(expected) {
+                                let slack = if element == Element::F16 { 2e-3 } else { 1e-4 };
+                                assert!(
+                                    (found - expected).abs() <= slack,
+                                    "{spec:?} {found} {expected}"
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stretched_frame_fills_the_input() {
+    let stretched = InputSpec {
+        fit: Fit::Stretch,
+        ..spec((32, 32))
+    };
+    let halves = |_, y| if y < 24 { RED } else { BLUE };
+    let tensor = Picture::new(PixelFormat::I420, (64, 48), 0, halves).run_as(&stretched);
+    assert_colour(pixel(&tensor, 0, 0), RED);
+    assert_colour(pixel(&tensor, 31, 14), RED);
+    assert_colour(pixel(&tensor, 31, 31), BLUE);
 }
 
 #[test]
@@ -190,10 +281,52 @@ fn shrinking_averages_instead_of_picking() {
 #[test]
 fn padding_goes_with_the_frame_that_needed_it() {
     let mut preprocessor = Preprocessor::default();
+    let spec = spec((32, 32));
+    let mut row = Slot::row(&spec, 1);
     for size in [(48, 64), (64, 48), (64, 64), (48, 64)] {
         let picture = Picture::new(PixelFormat::I420, size, 0, |_, _| GREEN);
-        let (tensor, _) = preprocessor.run(&picture.frame(), (32, 32)).unwrap();
-        assert_eq!(*tensor, picture.run((32, 32)));
+        preprocessor
+            .run(&picture.frame(), &spec, &mut row[0])
+            .unwrap();
+        let tensor = Slot::join(&spec, &mut row);
+        assert_eq!(tensor, picture.run((32, 32)));
+        Slot::part(&spec, tensor, &mut row);
+    }
+}
+
+/// Colours of which no two neighbours are alike.
+fn noise(x: u32, y: u32) -> [u8; 3] {
+    let mut rng = fastrand::Rng::with_seed(u64::from(y) << 32 | u64::from(x));
+    [rng.u8(..), rng.u8(..), rng.u8(..)]
+}
+
+#[test]
+fn bands_leave_no_trace() {
+    // Shrunk, grown, of the input's own size, and with rows that become less than one; odd and even.
+    let sizes = [
+        (1280, 961),
+        (1280, 720),
+        (200, 151),
+        (320, 240),
+        (640, 481),
+        (2500, 1902),
+    ];
+    for (frame, format) in sizes.into_iter().flat_map(|s| FORMATS.map(|f| (s, f))) {
+        let picture = Picture::new(format, frame, 5, noise);
+        let spec = InputSpec {
+            element: Element::U8,
+            fit: Fit::Stretch,
+            ..spec((640, 481))
+        };
+        let whole = Preprocessor {
+            band: usize::MAX,
+            ..Preprocessor::default()
+        };
+        let [found, whole] = [Preprocessor::default(), whole].map(|p| picture.run_in(p, &spec));
+        let pairs = found.bytes.iter().zip(whole.bytes.iter());
+        let most = pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        // One where a weight is rounded the other way.
+        assert!(most <= 1, "{format} {frame:?}: {most}");
     }
 }
 
@@ -202,15 +335,13 @@ fn buffers_are_kept_from_frame_to_frame() {
     for format in FORMATS {
         let picture = Picture::new(format, (65, 47), 3, |_, _| GREEN);
         let mut preprocessor = Preprocessor::default();
+        let mut row = Slot::row(&spec((32, 32)), 1);
         let mut buffers = || {
-            preprocessor.run(&picture.frame(), (32, 32)).unwrap();
-            let Preprocessor {
-                whole,
-                small,
-                tensor,
-                ..
-            } = &preprocessor;
-            (whole.as_ptr(), small.as_ptr(), tensor.data.as_ptr())
+            preprocessor
+                .run(&picture.frame(), &spec((32, 32)), &mut row[0])
+                .unwrap();
+            let Preprocessor { whole, small, .. } = &preprocessor;
+            (whole.as_ptr(), small.as_ptr())
         };
         assert_eq!(buffers(), buffers());
     }
@@ -234,9 +365,12 @@ fn a_frame_of_8k_is_no_exception() {
         colours: BT601,
     };
     let mut preprocessor = Preprocessor::default();
-    let (tensor, letterbox) = preprocessor.run(&frame, (384, 288)).unwrap();
+    let spec = spec((384, 288));
+    let mut row = Slot::row(&spec, 1);
+    let letterbox = preprocessor.run(&frame, &spec, &mut row[0]).unwrap();
+    let tensor = Slot::join(&spec, &mut row);
     assert_eq!((letterbox.fit, letterbox.top), ((384, 216), 36));
-    assert_colour(pixel(tensor, 383, 36 + 215), RED);
+    assert_colour(pixel(&tensor, 383, 36 + 215), RED);
 }
 
 #[test]
@@ -244,8 +378,7 @@ fn sizes_that_are_no_picture_are_refused() {
     for (width, height) in [(0, 8), (8, 0), (u32::MAX, 1), (1, MAX_SIDE + 1)] {
         let mut picture = Picture::new(PixelFormat::Rgb, (8, 8), 0, |_, _| RED);
         (picture.width, picture.height) = (width, height);
-        let mut preprocessor = Preprocessor::default();
-        let err = preprocessor.run(&picture.frame(), (8, 8)).unwrap_err();
+        let err = picture.refusal();
         assert_eq!(err, FrameError::Size { width, height });
     }
 }
@@ -255,8 +388,7 @@ fn strides_beyond_sense_are_refused() {
     for stride in [0, 7, usize::MAX] {
         let mut picture = Picture::new(PixelFormat::I420, (8, 8), 0, |_, _| RED);
         picture.planes[0].1 = stride;
-        let mut preprocessor = Preprocessor::default();
-        let err = preprocessor.run(&picture.frame(), (8, 8)).unwrap_err();
+        let err = picture.refusal();
         let text = err.to_string();
         assert!(
             text.contains(&format!("rows of {stride} bytes, not 8 to")),
@@ -295,8 +427,7 @@ proptest! {
         let data = &mut picture.planes[which].0;
         let need = data.len();
         data.pop();
-        let mut preprocessor = Preprocessor::default();
-        let err = preprocessor.run(&picture.frame(), (16, 16)).unwrap_err();
+        let err = picture.refusal();
         let expected = FrameError::Short { format, plane: which, have: need - 1, need };
         prop_assert_eq!(err, expected);
     }

@@ -1,9 +1,10 @@
 //! How a visitor is spoken to on its data channels: a connection says what happens, a dialect says it in the words of the
 //! clients of one door.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::logic::connection::EndReason;
+use crate::logic::wire::roboflow_client::Said;
 
 /// What is sent on a data channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub enum News<'a> {
 }
 
 /// What the visitor said, understood.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Heard {
     /// What it is answered.
     pub answers: Vec<Pieces>,
@@ -59,6 +60,8 @@ pub struct Heard {
     pub acknowledged: Option<u64>,
     /// Whether it wants its video back.
     pub sends_back: Option<bool>,
+    /// What a server that we called says of what it was sent.
+    pub said: Vec<Said>,
 }
 
 /// The language of one visitor.
@@ -67,7 +70,12 @@ pub trait Dialect: Send {
     fn tell(&mut self, news: News<'_>) -> Vec<Pieces>;
 
     /// Reads what came on a channel; whatever the bytes are.
-    fn hear(&mut self, label: &str, data: &[u8], binary: bool) -> Heard;
+    fn hear(&mut self, label: &str, data: &[u8], binary: bool, now: Instant) -> Heard;
+
+    /// What a server is told when the frame of that id, or its result where it has no frame, was delivered.
+    fn delivered(&mut self, _frame_id: u64) -> Option<Pieces> {
+        None
+    }
 
     /// Whether what comes on that channel is a file.
     fn is_file(&self, _label: &str) -> bool {
@@ -102,7 +110,7 @@ impl Dialect for Plain {
         }
     }
 
-    fn hear(&mut self, _label: &str, _data: &[u8], _binary: bool) -> Heard {
+    fn hear(&mut self, _label: &str, _data: &[u8], _binary: bool, _now: Instant) -> Heard {
         Heard::default()
     }
 

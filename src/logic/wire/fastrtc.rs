@@ -1,5 +1,7 @@
 //! FastRTC's dialect: what its front end posts, what it is answered, and what is said on the channel `text`.
 
+use std::time::Instant;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -196,7 +198,7 @@ impl Dialect for FastRtc {
         }
     }
 
-    fn hear(&mut self, _label: &str, data: &[u8], binary: bool) -> Heard {
+    fn hear(&mut self, _label: &str, data: &[u8], binary: bool, _now: Instant) -> Heard {
         let text = match std::str::from_utf8(data) {
             Ok(text) if !binary => text,
             _ => return Heard::default(),
@@ -280,13 +282,16 @@ mod tests {
     #[test]
     fn whatever_comes_is_answered_and_only_the_handshake_is_kept_from_the_application() {
         let log = |text: &str| message("log", format!("Server received: {text}").into());
-        let heard = FastRtc.hear("text", b"handshake", false);
+        let heard = FastRtc.hear("text", b"handshake", false, Instant::now());
         assert_eq!((heard.answers, heard.taken), (vec![log("handshake")], true));
-        let heard = FastRtc.hear("text", b"hello", false);
+        let heard = FastRtc.hear("text", b"hello", false, Instant::now());
         assert_eq!((heard.answers, heard.taken), (vec![log("hello")], false));
-        assert_eq!(FastRtc.hear("text", b"\xff", false), Heard::default());
+        assert_eq!(
+            FastRtc.hear("text", b"\xff", false, Instant::now()),
+            Heard::default()
+        );
         let long = "é".repeat(10_000);
-        let heard = FastRtc.hear("text", long.as_bytes(), false);
+        let heard = FastRtc.hear("text", long.as_bytes(), false, Instant::now());
         assert!(heard.answers[0][0].as_bytes().len() < 1_000);
     }
 

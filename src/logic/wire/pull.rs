@@ -7,7 +7,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::http::Uri;
-use percent_encoding::percent_decode_str;
+
+use crate::logic::percent::decoded;
 
 /// Longest URL.
 const MAX_URL: usize = 2048;
@@ -128,12 +129,6 @@ impl Pull {
         };
         format!("{}://{host}:{}{}", self.scheme, self.port, self.path)
     }
-}
-
-/// A part of a URL as it is meant; nothing where that is no text, or one that could end a line of a request.
-fn decoded(part: &str) -> Option<String> {
-    let text = percent_decode_str(part).decode_utf8().ok()?;
-    (!text.chars().any(char::is_control)).then(|| text.into_owned())
 }
 
 /// Hosts that may be pulled from.

@@ -1,6 +1,6 @@
 //! The one JSON of a result, in messages, on data channels and in files: a superset of Roboflow's.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -19,12 +19,35 @@ pub struct FrameResult<'a> {
     pub height: u32,
     /// The boxes, or why there are none.
     pub found: Result<&'a [Detection], &'a str>,
+    /// What the model gave as it came, where nobody makes boxes of it.
+    pub tensors: Option<&'a [RawTensor<'a>]>,
     /// The key of the boxes.
     pub output_name: &'a str,
     pub timing: Timing,
     pub model: ModelName<'a>,
     /// Frames of the stream dropped since its previous result.
     pub dropped: u64,
+}
+
+/// One output of a model.
+#[derive(Debug, Clone, Serialize)]
+pub struct RawTensor<'a> {
+    pub name: &'a str,
+    pub shape: &'a [usize],
+    /// As the KServe protocol writes it: `FP32`.
+    pub datatype: &'a str,
+    /// In rows, the last dimension next to each other; absent where they travel beside the JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Numbers<'a>>,
+}
+
+/// Numbers as JSON has them; those that are not finite are null.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Numbers<'a> {
+    Singles(Cow<'a, [f32]>),
+    Doubles(Cow<'a, [f64]>),
+    Integers(Vec<i64>),
 }
 
 /// How long each step took.
@@ -75,7 +98,12 @@ impl FrameResult<'_> {
                 width: self.width,
                 height: self.height,
             };
-            BTreeMap::from([(self.output_name, Output { image, predictions })])
+            let output = Output {
+                image,
+                predictions,
+                tensors: self.tensors,
+            };
+            BTreeMap::from([(self.output_name, output)])
         });
         let document = Document {
             video_metadata: video_metadata(self.facts, self.received_at, (self.width, self.height)),
@@ -166,6 +194,8 @@ struct VideoMetadata<'a> {
 struct Output<'a> {
     image: Image,
     predictions: Vec<Prediction<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tensors: Option<&'a [RawTensor<'a>]>,
 }
 
 #[derive(Serialize)]
@@ -233,6 +263,7 @@ mod tests {
             width: 640,
             height: 480,
             found,
+            tensors: None,
             output_name: "predictions",
             timing: Timing {
                 queue: Duration::from_micros(300),
@@ -322,6 +353,35 @@ mod tests {
             json.contains(r#""received_at":"2026-11-20T10:00:00.000000+00:00""#),
             "{json}"
         );
+    }
+
+    #[test]
+    fn raw_tensors_are_told_by_name_and_shape_with_their_numbers_or_without() {
+        let facts = FrameFacts::default();
+        let tensor = |name, datatype, data| RawTensor {
+            name,
+            shape: &[1, 2],
+            datatype,
+            data,
+        };
+        let tensors = [
+            tensor(
+                "a",
+                "FP32",
+                Some(Numbers::Singles((&[0.1, f32::NAN][..]).into())),
+            ),
+            tensor("b", "INT64", Some(Numbers::Integers(vec![i64::MAX, -1]))),
+            tensor("c", "FP16", None),
+        ];
+        let mut result = result(&facts, Ok(&[]));
+        result.tensors = Some(&tensors);
+        let json = result.to_json(Uuid::nil);
+        let told = concat!(
+            r#""tensors":[{"name":"a","shape":[1,2],"datatype":"FP32","data":[0.1,null]},"#,
+            r#"{"name":"b","shape":[1,2],"datatype":"INT64","data":[9223372036854775807,-1]},"#,
+            r#"{"name":"c","shape":[1,2],"datatype":"FP16"}]"#
+        );
+        assert!(json.contains(told), "{json}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Every message to the client is binary: frame id, chunk index, total chunks (u32, little endian), then at most 48 KiB of JSON.
 //! It is not packed, though the Python SDK would unpack gzip: no client has a way to ask for it, and the JavaScript one cannot.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine};
 use jiff::tz::TimeZone;
@@ -253,7 +253,7 @@ impl Dialect for Roboflow {
         }
     }
 
-    fn hear(&mut self, _label: &str, data: &[u8], binary: bool) -> Heard {
+    fn hear(&mut self, _label: &str, data: &[u8], binary: bool, _now: Instant) -> Heard {
         if binary {
             return Heard::default();
         }
@@ -396,6 +396,7 @@ mod tests {
             "inference",
             br#"{"data_output":["*"],"stream_output":[]}"#,
             false,
+            Instant::now(),
         );
         assert_eq!((heard.taken, heard.sends_back), (true, Some(false)));
         let (_, said) = read(&dialect.tell(News::Result(&result(0, 1))));
@@ -404,6 +405,7 @@ mod tests {
             "inference",
             br#"{"stream_output":["boxes"],"data_output":null}"#,
             false,
+            Instant::now(),
         );
         assert_eq!(heard.sends_back, Some(true));
         assert_eq!(dialect.outputs, Outputs::All);
@@ -413,11 +415,21 @@ mod tests {
     fn only_who_gets_every_frame_is_waited_for() {
         let ack = br#"{"ack":12}"#;
         let mut every = dialect(json!({ "webrtc_realtime_processing": false }));
-        assert_eq!(every.hear("inference", ack, false).acknowledged, Some(12));
-        let none = every.hear("inference", br#"{"ack":0}"#, false);
+        assert_eq!(
+            every
+                .hear("inference", ack, false, Instant::now())
+                .acknowledged,
+            Some(12)
+        );
+        let none = every.hear("inference", br#"{"ack":0}"#, false, Instant::now());
         assert_eq!((none.acknowledged, none.taken), (None, true));
         let mut newest = dialect(json!({}));
-        assert_eq!(newest.hear("inference", ack, false).acknowledged, None);
+        assert_eq!(
+            newest
+                .hear("inference", ack, false, Instant::now())
+                .acknowledged,
+            None
+        );
     }
 
     #[test]
@@ -429,17 +441,17 @@ mod tests {
             r#"{"data_output":"predictions"}"#,
             r#"{"stream_output":[7]}"#,
         ] {
-            let heard = dialect.hear("inference", wrong.as_bytes(), false);
+            let heard = dialect.hear("inference", wrong.as_bytes(), false, Instant::now());
             let (_, said) = read(&heard.answers);
             assert!(said["errors"][0].as_str().unwrap().contains("is right"));
             assert_eq!((heard.acknowledged, heard.sends_back), (None, None));
         }
         for other in ["[]", "7", "no json", "\u{0}", "{}"] {
-            let heard = dialect.hear("inference", other.as_bytes(), false);
+            let heard = dialect.hear("inference", other.as_bytes(), false, Instant::now());
             assert_eq!(heard, Heard::default(), "{other}");
         }
         assert_eq!(
-            dialect.hear("inference", b"\xff\xfe", false),
+            dialect.hear("inference", b"\xff\xfe", false, Instant::now()),
             Heard::default()
         );
         assert_eq!(dialect.outputs, Outputs::All);

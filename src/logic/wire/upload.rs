@@ -2,6 +2,10 @@
 
 /// The least a piece says of itself.
 const HEADER: usize = 8;
+/// Bytes of the file in each piece that is sent, but the last.
+pub const CHUNK: usize = 48 * 1024;
+/// Pieces are counted in 32 bits.
+const LONGEST: u64 = u32::MAX as u64 * CHUNK as u64;
 
 /// Follows one file; the channel keeps the order, so a piece that is ahead of its turn is a mistake.
 #[derive(Debug)]
@@ -99,13 +103,24 @@ impl Upload {
     }
 }
 
+/// A file that has more pieces than can be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a file of {0} bytes; at most {LONGEST} can be sent")]
+pub struct TooLong(pub u64);
+
+/// How many pieces a file of that many bytes is sent in; an empty one has none, and cannot be sent.
+pub fn pieces(total_len: u64) -> Result<u32, TooLong> {
+    u32::try_from(total_len.div_ceil(CHUNK as u64)).map_err(|_| TooLong(total_len))
+}
+
+/// The message that carries one piece: [`CHUNK`] bytes of the file, or fewer at its end.
+pub fn piece(index: u32, total: u32, bytes: &[u8]) -> Vec<u8> {
+    [&index.to_le_bytes()[..], &total.to_le_bytes(), bytes].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn piece(index: u32, total: u32, bytes: &[u8]) -> Vec<u8> {
-        [&index.to_le_bytes()[..], &total.to_le_bytes(), bytes].concat()
-    }
 
     fn whole(bytes: &[u8], last: bool) -> Result<Piece<'_>, UploadError> {
         Ok(Piece::Bytes { bytes, last })
@@ -165,6 +180,33 @@ mod tests {
                 limit: 10
             })
         );
+    }
+
+    #[test]
+    fn what_is_sent_is_what_is_received() {
+        for len in [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7] {
+            let file: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            let total = pieces(len as u64).unwrap();
+            let mut upload = Upload::new(1 << 20);
+            let mut received = Vec::new();
+            for (index, bytes) in (0..).zip(file.chunks(CHUNK)) {
+                let message = piece(index, total, bytes);
+                let Ok(Piece::Bytes { bytes, last }) = upload.take(&message) else {
+                    panic!("piece {index} of {total}");
+                };
+                received.extend_from_slice(bytes);
+                assert_eq!(last, index + 1 == total);
+            }
+            assert_eq!(received, file);
+        }
+    }
+
+    #[test]
+    fn a_file_of_more_pieces_than_can_be_counted_is_not_sent() {
+        assert_eq!(pieces(0), Ok(0));
+        assert_eq!(pieces(LONGEST), Ok(u32::MAX));
+        assert_eq!(pieces(LONGEST + 1), Err(TooLong(LONGEST + 1)));
+        assert_eq!(pieces(u64::MAX), Err(TooLong(u64::MAX)));
     }
 
     proptest::proptest! {

@@ -26,7 +26,15 @@ pub(super) struct End {
     pub(super) detail: Option<String>,
 }
 
-/// How far taking it apart has come.
+/// What of a connection may not stop with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Scene,
+    /// Its webrtcbin, and what is linked to that.
+    Visit,
+}
+
+/// How far taking a part of it apart has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Apart {
     NotYet,
@@ -50,6 +58,7 @@ pub(super) struct Remains {
 impl Connection {
     /// Ends the connection; only the first reason counts. Says whether this was it.
     pub fn end(&self, reason: EndReason, detail: Option<String>) -> bool {
+        let (reason, detail) = self.as_announced(reason, detail);
         let first = self.end.set(End { reason, detail }).is_ok();
         if first {
             self.ending.notify_one();
@@ -85,7 +94,7 @@ impl Connection {
         }
         let drain = match self.hurry.get() {
             Some(limit) => drain_timeout.min(*limit),
-            None => drain_timeout,
+            None => self.drain_of(end.reason).unwrap_or(drain_timeout),
         };
         if end.reason.is_ours() {
             let patience = match self.hurry.get() {
@@ -120,13 +129,14 @@ impl Connection {
                 .await;
             }
             // The job has it still, and takes it apart when it comes back to find nobody.
-            None => self.was_left_behind(),
+            None => self.was_left_behind(Part::Scene),
         }
         self.stage.visitor_leaves(&self.id);
         self.say_streams_ended(end.reason);
         self.books.close();
         self.say_end(end, since.elapsed());
         self.stage.visitor_left(&self.id);
+        self.over_at_last.send_replace(true);
         drop(alive);
         crate::runtime::tidy_memory_soon();
     }
@@ -170,12 +180,13 @@ impl Connection {
         });
     }
 
-    /// Something of it does not stop.
-    pub fn was_left_behind(&self) {
+    /// Something of that does not stop.
+    pub fn was_left_behind(&self, part: Part) {
         let mut apart = lock(&self.apart);
-        if *apart == Apart::NotYet {
-            *apart = Apart::LeftBehind;
-            self.metrics.left_behind(1);
+        let counted = apart.contains(&Apart::LeftBehind);
+        if apart[part as usize] == Apart::NotYet {
+            apart[part as usize] = Apart::LeftBehind;
+            self.metrics.left_behind(i64::from(!counted));
             gst::warning!(
                 CAT,
                 "{}: something of it does not stop and is left behind",
@@ -184,9 +195,11 @@ impl Connection {
         }
     }
 
-    /// Everything of it is freed, be it late.
-    pub fn was_taken_apart(&self) {
-        if std::mem::replace(&mut *lock(&self.apart), Apart::Done) == Apart::LeftBehind {
+    /// Everything of that is freed, be it late.
+    pub fn was_taken_apart(&self, part: Part) {
+        let mut apart = lock(&self.apart);
+        let was = std::mem::replace(&mut apart[part as usize], Apart::Done);
+        if was == Apart::LeftBehind && !apart.contains(&Apart::LeftBehind) {
             self.metrics.left_behind(-1);
         }
     }

@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 use super::{Connection, lock};
 use crate::logic::wire::dialect::Payload;
 use crate::logic::wire::upload::{Piece, Upload};
-use crate::peer::transport::{Message, Waits};
+use crate::peer::outbox::{Message, Waits};
 
 /// Pieces that wait for the disk: some 12 MB.
 const WAITING: usize = 256;

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Connection, DATA_PER_SECOND, End, Output, lock};
 use crate::logic::connection::{EndReason, Phase};
 use crate::logic::frame_facts::FrameFacts;
+use crate::logic::stats::Stage;
 use crate::logic::wire::dialect::{News, last_text};
 use crate::logic::wire::result::without_result;
 use crate::peer::CAT;
 use crate::peer::agreement::VideoSource;
-use crate::peer::transport::Waits;
+use crate::peer::outbox::Waits;
 
 impl Connection {
     /// The visitor sent something on a data channel.
@@ -19,6 +20,14 @@ impl Connection {
             && lock(&self.agreement.dialect).is_file(&label)
         {
             return self.on_piece(label, &data);
+        }
+        self.on_heard(now);
+        // Of a server that we have called, what it says of frames is as much as they are; once unpacked it may be megabytes, and
+        // others share the thread.
+        if self.called.is_some()
+            && tokio::task::block_in_place(|| self.hear(&label, &data, binary, now))
+        {
+            return;
         }
         let allowed = {
             let mut rate = lock(&self.data_rate);
@@ -33,7 +42,7 @@ impl Connection {
             }
             allowed
         };
-        if !allowed || self.hear(&label, &data, binary) {
+        if !allowed || (self.called.is_none() && self.hear(&label, &data, binary, now)) {
             return;
         }
         let message = gst::Structure::builder("rtc-data")
@@ -49,11 +58,14 @@ impl Connection {
     }
 
     /// Does what the visitor said to the server itself; says whether the application is to know nothing of it.
-    fn hear(&self, label: &str, data: &[u8], binary: bool) -> bool {
+    fn hear(&self, label: &str, data: &[u8], binary: bool, now: Instant) -> bool {
         let (heard, channel) = {
             let mut dialect = lock(&self.agreement.dialect);
-            (dialect.hear(label, data, binary), dialect.channel())
+            (dialect.hear(label, data, binary, now), dialect.channel())
         };
+        for said in heard.said {
+            self.on_said(said, now);
+        }
         self.say(heard.answers, channel, Waits::Not);
         if let Some(count) = heard.acknowledged {
             self.pace(0, count);
@@ -130,6 +142,7 @@ impl Connection {
                 .field("door", self.visitor.door)
                 .field("reason", end.reason.as_str())
                 .field_if_some("detail", end.detail.as_deref())
+                .field_if_some("termination-reason", self.termination())
                 .field("duration", lasted.as_nanos() as u64)
                 .field("had-media", self.had_media.load(Ordering::Relaxed))
                 .build(),
@@ -160,6 +173,11 @@ impl Connection {
     pub(super) fn on_result(&self, result: &gst::StructureRef) {
         if let Ok(latency) = result.get::<u64>("latency") {
             self.metrics.result(Duration::from_nanos(latency));
+            for stage in Stage::BEFORE_RESULT {
+                if let Ok(took) = result.get(stage.name()) {
+                    self.metrics.stage(stage, Duration::from_nanos(took));
+                }
+            }
         }
         let Ok(json) = result.get::<String>("json") else {
             return;

@@ -10,7 +10,7 @@ use gst_webrtc::{WebRTCDataChannel, WebRTCDataChannelState};
 use super::visit::Visit;
 use crate::logic::wire::dialect::Payload;
 use crate::peer::call::Sent;
-use crate::peer::transport::Message;
+use crate::peer::outbox::Message;
 
 /// Channels of one connection that are listened to.
 const MAX_CHANNELS: usize = 16;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
+use super::coding;
 use super::visit::Visit;
 use crate::logic::connection::EndReason;
 
@@ -101,11 +102,7 @@ fn tell_caps_early(decoder: &gst::Element) {
         ) else {
             return gst::PadProbeReturn::Ok;
         };
-        let caps = match query.filter_owned() {
-            Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
-            None => caps,
-        };
-        query.set_result(&caps);
+        coding::answer(query, caps);
         gst::PadProbeReturn::Handled
     });
 }

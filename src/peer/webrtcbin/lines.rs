@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst_webrtc::WebRTCRTPTransceiver;
 
-use super::visit::Visit;
+use super::coding::Coding;
+use super::visit::{AtWork, Visit};
 use crate::logic::frame_facts::FrameFacts;
 use crate::logic::wire::record::StreamRecord;
 use crate::meta::rtp::Reader;
@@ -16,7 +17,7 @@ use crate::peer::codecs::Codec;
 use crate::peer::connection::Connection;
 
 /// What a flushed branch is given to take EOS after all.
-const AFTER_FLUSH: Duration = Duration::from_millis(500);
+pub const AFTER_FLUSH: Duration = Duration::from_millis(500);
 
 /// One pad.
 pub struct Line {
@@ -29,15 +30,6 @@ pub struct Line {
     dropped: AtomicU64,
     started: AtomicBool,
     ended: AtomicBool,
-}
-
-/// Audio or video, by the codec that a pad of a webrtcbin carries or is made for.
-pub fn media_of(pad: &gst::Pad) -> Option<crate::logic::media::Media> {
-    let caps = pad
-        .current_caps()
-        .unwrap_or_else(|| pad.peer_query_caps(None));
-    let media: Option<String> = caps.structure(0)?.get("media").ok();
-    crate::logic::media::Media::of_word(&media?)
 }
 
 impl Line {
@@ -124,31 +116,25 @@ impl Line {
 
     /// The first packet: the stream is there for whoever reads the bus.
     fn start(self: &Arc<Self>) {
-        let (Some(connection), Some((media, codec))) = (self.connection(), self.coding()) else {
+        let (Some(connection), Some(coding)) = (self.connection(), Coding::now(&self.pad)) else {
             return;
         };
+        let mut known = [Codec::Vp8, Codec::H264, Codec::Opus].into_iter();
+        let codec = known.find(|codec| codec.encoding_name() == coding.name);
         let mid = self.mid();
         connection.first_frame(&mid);
         connection.opened(Outlet {
             stream: StreamRecord {
                 stream_id: format!("{}/{mid}", connection.id()),
-                media: media.as_str(),
-                codec,
+                media: coding.media.as_str(),
+                codec: codec.map_or("other", Codec::as_str),
             },
-            media,
+            media: coding.media,
             chain: None,
             pad: Some(self.pad.name()),
             since: Instant::now(),
             passage: self.clone(),
         });
-    }
-
-    fn coding(&self) -> Option<(crate::logic::media::Media, &'static str)> {
-        let caps = self.pad.current_caps()?;
-        let name: String = caps.structure(0)?.get("encoding-name").ok()?;
-        let mut known = [Codec::Vp8, Codec::H264, Codec::Opus].into_iter();
-        let codec = known.find(|codec| codec.encoding_name() == name);
-        Some((media_of(&self.pad)?, codec.map_or("other", Codec::as_str)))
     }
 
     /// The mid of the m-line that it belongs to.
@@ -198,7 +184,7 @@ impl Line {
     }
 
     /// Sends EOS down, behind what is being pushed; whoever does not take it until then is flushed.
-    pub fn finish(self: &Arc<Self>, deadline: Instant) -> bool {
+    pub(super) fn finish(&self, deadline: Instant, at_work: &Arc<AtWork>) -> bool {
         if self.ended.swap(true, Ordering::AcqRel) {
             return true;
         }
@@ -206,12 +192,13 @@ impl Line {
             return true;
         };
         let (done, over) = std::sync::mpsc::channel();
-        let to = peer.clone();
+        let (to, at_work) = (peer.clone(), at_work.clone());
         // A pad that is stuck in what follows it takes no event before it returns.
         let sending = std::thread::Builder::new()
             .name("rtc-eos".into())
             .spawn(move || {
                 to.send_event(gst::event::Eos::new());
+                drop(at_work);
                 let _ = done.send(());
             });
         if sending.is_err() {
@@ -234,6 +221,10 @@ impl Line {
 }
 
 impl Passage for Line {
+    fn is_idle(&self) -> bool {
+        true
+    }
+
     fn counts(&self) -> (u64, u64) {
         let (passed, dropped) = (&self.buffers, &self.dropped);
         (

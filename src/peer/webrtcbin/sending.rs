@@ -11,7 +11,7 @@ use gst::prelude::*;
 use gst_rtp::RTPBuffer;
 use gst_webrtc::WebRTCRTPTransceiver;
 
-use super::lines::media_of;
+use super::coding::{self, Coding};
 use crate::logic::media::Media;
 use crate::logic::wire::sdp_gate::{GatedLine, Offered, TRANSPORT_CC};
 
@@ -82,31 +82,42 @@ impl Source {
     }
 
     pub fn media(&self) -> Option<Media> {
-        media_of(&self.src)
+        Some(Coding::of(&self.src)?.media)
     }
 
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Takes the line of its codec, of those that are left, for its transceiver: as the webrtcbin itself does.
-    pub fn take(&self, lines: &mut Vec<GatedLine>) -> Option<()> {
-        let (media, name) = (self.media()?, encoding_of(&self.src)?);
+    /// Takes the line of its codec, of those that are left, for its transceiver: as the webrtcbin itself does. Says
+    /// whether there was one.
+    pub fn take(&self, lines: &mut Vec<GatedLine>) -> bool {
         let transceiver: Option<WebRTCRTPTransceiver> = self.sink.property("transceiver");
-        let of_kind = |line: &GatedLine| {
-            line.kind == media.as_str() && line.codecs.iter().any(|codec| codec.name == name)
+        let Some((transceiver, coding)) = transceiver.zip(Coding::of(&self.src)) else {
+            return false;
         };
-        let line = lines.remove(lines.iter().position(of_kind)?);
-        let codec: &Offered = line.codecs.iter().find(|codec| codec.name == name)?;
-        let transceiver = transceiver?;
-        transceiver.set_property("do-nack", media == Media::Video);
-        transceiver.set_property("codec-preferences", line.caps(codec));
+        let of_it = |line: &GatedLine| {
+            let mut codecs = line.codecs.iter();
+            let codec = codecs.find(|codec| codec.name == coding.name)?;
+            (line.kind == coding.media.as_str()).then(|| codec.clone())
+        };
+        let mut found = lines.iter().enumerate();
+        let Some((at, codec)) = found.find_map(|(at, line)| Some((at, of_it(line)?))) else {
+            return false;
+        };
+        let line = lines.remove(at);
+        transceiver.set_property("do-nack", coding.media == Media::Video);
+        transceiver.set_property("codec-preferences", line.caps(&codec));
         self.agreed.store(codec.payload_type, Ordering::Relaxed);
-        Some(())
+        true
     }
 
     /// Somebody is there: with the payload type that was agreed on.
     pub fn open(&self) {
+        if self.has_ended() {
+            // Then there was nobody whose visit it could end.
+            return (self.on_end)();
+        }
         self.told.store(false, Ordering::Relaxed);
         let agreed = self.agreed.load(Ordering::Relaxed);
         self.payload_type.store(agreed, Ordering::Release);
@@ -121,6 +132,7 @@ impl Source {
         let _ = self
             .payload_type
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, closed);
+        self.told.store(false, Ordering::Relaxed);
     }
 
     fn pass(&self, pad: &gst::Pad, info: &mut gst::PadProbeInfo) -> gst::PadProbeReturn {
@@ -192,17 +204,11 @@ fn with_payload_type(event: &gst::Event, payload_type: u8) -> gst::Event {
 
 /// Answers for both sides as if no payload type had been chosen: neither learns of the other's.
 fn without_payload_type(pad: &gst::Pad, query: &mut gst::QueryRef) -> gst::PadProbeReturn {
-    let Some(caps) = pad.current_caps().and_then(|caps| coding(&caps)) else {
+    let Some(caps) = Coding::now(pad).map(|coding| coding.caps()) else {
         return gst::PadProbeReturn::Ok;
     };
     match query.view_mut() {
-        gst::QueryViewMut::Caps(query) => {
-            let caps = match query.filter_owned() {
-                Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
-                None => caps,
-            };
-            query.set_result(&caps);
-        }
+        gst::QueryViewMut::Caps(query) => coding::answer(query, caps),
         gst::QueryViewMut::AcceptCaps(query) => {
             let accepts = query.caps().can_intersect(&caps);
             query.set_result(accepts);
@@ -210,25 +216,6 @@ fn without_payload_type(pad: &gst::Pad, query: &mut gst::QueryRef) -> gst::PadPr
         _ => return gst::PadProbeReturn::Ok,
     }
     gst::PadProbeReturn::Handled
-}
-
-/// What is coded how, and nothing else.
-fn coding(caps: &gst::Caps) -> Option<gst::Caps> {
-    let caps = caps.structure(0)?;
-    let coding = gst::Caps::builder("application/x-rtp")
-        .field("media", caps.get::<String>("media").ok()?)
-        .field("encoding-name", caps.get::<String>("encoding-name").ok()?)
-        .field("clock-rate", caps.get::<i32>("clock-rate").ok()?);
-    Some(coding.build())
-}
-
-fn encoding_of(pad: &gst::Pad) -> Option<String> {
-    encoding_in(&pad.current_caps().unwrap_or_else(|| pad.query_caps(None)))
-}
-
-fn encoding_in(caps: &gst::Caps) -> Option<String> {
-    let name: String = caps.structure(0)?.get("encoding-name").ok()?;
-    Some(name.to_ascii_uppercase())
 }
 
 fn mark(data: &mut gst::PadProbeData, payload_type: u8) {
@@ -247,5 +234,94 @@ fn mark(data: &mut gst::PadProbeData, payload_type: u8) {
             });
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+
+    const AGREED: u8 = 111;
+
+    /// A pad that sends, what guards it, what came out of it as payload types of caps, and how often it has ended.
+    fn guarded() -> (gst::Pad, Arc<Source>, Receiver<i32>, Arc<AtomicU32>) {
+        gst::init().unwrap();
+        let (came, payload_types) = channel();
+        let sink = gst::Pad::builder(gst::PadDirection::Sink)
+            .chain_function(|_, _, _| Ok(gst::FlowSuccess::Ok))
+            .event_function(move |_, _, event| {
+                if let gst::EventView::Caps(caps) = event.view() {
+                    let caps = caps.caps().structure(0).unwrap();
+                    // Nobody listens any more where the test is over.
+                    let _ = came.send(caps.get("payload").unwrap());
+                }
+                true
+            })
+            .build();
+        let src = gst::Pad::new(gst::PadDirection::Src);
+        src.link(&sink).unwrap();
+        for pad in [&src, &sink] {
+            pad.set_active(true).unwrap();
+        }
+        let ends = Arc::new(AtomicU32::new(0));
+        let counted = ends.clone();
+        let on_end = Box::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let source = Source::guard(&sink, false, on_end).unwrap();
+        source.agreed.store(AGREED, Ordering::Relaxed);
+        src.push_event(gst::event::StreamStart::new("stream"));
+        (src, source, payload_types, ends)
+    }
+
+    fn say_caps(src: &gst::Pad, clock_rate: i32) {
+        let caps = gst::Caps::builder("application/x-rtp")
+            .field("media", "video")
+            .field("encoding-name", "VP8")
+            .field("clock-rate", clock_rate)
+            .field("payload", 96)
+            .build();
+        src.push_event(gst::event::Caps::new(&caps));
+    }
+
+    fn push(src: &gst::Pad) {
+        src.push(gst::Buffer::new()).unwrap();
+    }
+
+    #[test]
+    fn what_goes_before_packets_waits_for_somebody_each_time() {
+        let (src, source, payload_types, _) = guarded();
+        say_caps(&src, 90_000);
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        src.push_event(gst::event::Segment::new(&segment));
+        push(&src);
+        source.open();
+        push(&src);
+        assert_eq!(
+            payload_types.try_iter().collect::<Vec<_>>(),
+            [i32::from(AGREED)]
+        );
+        source.close();
+        say_caps(&src, 48_000);
+        push(&src);
+        assert_eq!(payload_types.try_iter().count(), 0);
+        source.open();
+        push(&src);
+        assert_eq!(
+            payload_types.try_iter().collect::<Vec<_>>(),
+            [i32::from(AGREED)]
+        );
+    }
+
+    #[test]
+    fn whoever_comes_after_the_end_is_told_of_it() {
+        let (src, source, _, ends) = guarded();
+        src.push_event(gst::event::Eos::new());
+        assert_eq!(ends.load(Ordering::Relaxed), 1);
+        source.open();
+        assert_eq!(ends.load(Ordering::Relaxed), 2);
     }
 }

@@ -13,14 +13,14 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::inside::say_goodbye;
-use super::lines::Line;
+use super::lines::{AFTER_FLUSH, Line};
 use super::sending::Source;
 use crate::logic::connection::{EndReason, Patience, Watchdog};
 use crate::logic::rate_limit::RateLimit;
 use crate::logic::wire::sdp::MAX_MEDIA_LINES;
 use crate::logic::wire::sdp_gate::GatedLine;
 use crate::logic::wire::sdpfrag::Credentials;
-use crate::peer::connection::Connection;
+use crate::peer::connection::{Connection, Part};
 
 /// Without a server to ask, all candidates are there so long after the last one.
 const QUIET: Duration = Duration::from_millis(20);
@@ -390,30 +390,22 @@ impl Visit {
 
     /// EOS down every branch, then it is stopped; `abrupt`: whoever stops the pipeline stops it too.
     pub async fn end(self: Arc<Self>, drain: Duration, abrupt: bool) {
-        let me = self.clone();
-        let ended = tokio::task::spawn_blocking(move || me.end_blocking(drain, abrupt));
+        let connection = self.connection();
+        let at_work = Arc::new(AtWork(connection.clone()));
+        let ended = tokio::task::spawn_blocking(move || self.end_blocking(drain, abrupt, &at_work));
         if ended.await.ok() != Some(true)
-            && let Some(connection) = self.connection()
+            && let Some(connection) = connection
         {
-            connection.was_left_behind();
+            connection.was_left_behind(Part::Visit);
         }
     }
 
-    fn end_blocking(&self, drain: Duration, abrupt: bool) -> bool {
+    fn end_blocking(&self, drain: Duration, abrupt: bool, at_work: &Arc<AtWork>) -> bool {
         self.ignore();
         if abrupt {
             return true;
         }
-        let deadline = Instant::now() + drain;
-        let lines = std::mem::take(&mut *lock(&self.lines));
-        let finishing: Vec<_> = lines
-            .into_iter()
-            .map(|line| std::thread::spawn(move || line.finish(deadline)))
-            .collect();
-        for thread in finishing {
-            // One that panics or is stuck changes nothing for the others.
-            let _ = thread.join();
-        }
+        let drained = self.finish_lines(Instant::now() + drain, at_work);
         self.channels().clear();
         let reason = self
             .connection()
@@ -421,7 +413,7 @@ impl Visit {
         // Who is not there, or has said it first, is told nothing.
         let say = self.is_connected() && reason != Some(EndReason::ClientClosed);
         let (stopped, over) = std::sync::mpsc::channel();
-        let webrtcbin = self.webrtcbin.clone();
+        let (webrtcbin, at_work) = (self.webrtcbin.clone(), at_work.clone());
         // It has been seen to hang in this; nobody waits for it longer than is said.
         let stopping = std::thread::Builder::new()
             .name("rtc-stop".into())
@@ -431,9 +423,46 @@ impl Visit {
                 }
                 webrtcbin.set_locked_state(true);
                 let _ = webrtcbin.set_state(gst::State::Null);
+                drop(at_work);
                 let _ = stopped.send(());
             });
-        stopping.is_ok() && over.recv_timeout(STOPPING).is_ok()
+        stopping.is_ok() && over.recv_timeout(STOPPING).is_ok() && drained
+    }
+
+    /// Not even a flush is sure to return: what hangs holds the lock that flushing takes.
+    fn finish_lines(&self, deadline: Instant, at_work: &Arc<AtWork>) -> bool {
+        let lines = std::mem::take(&mut *lock(&self.lines));
+        let count = lines.len();
+        let (finished, over) = std::sync::mpsc::channel();
+        for line in lines {
+            let (finished, at_work) = (finished.clone(), at_work.clone());
+            // One that has no thread says nothing.
+            let _ = std::thread::Builder::new()
+                .name("rtc-finish".into())
+                .spawn(move || {
+                    let done = line.finish(deadline, &at_work);
+                    drop(at_work);
+                    let _ = finished.send(done);
+                });
+        }
+        drop(finished);
+        let limit = deadline + AFTER_FLUSH;
+        let left = || limit.saturating_duration_since(Instant::now());
+        // One that panics or is stuck changes nothing for the others.
+        let finished = (0..count).map(|_| over.recv_timeout(left()) == Ok(true));
+        let finished: Vec<bool> = finished.collect();
+        !finished.contains(&false)
+    }
+}
+
+/// Held by all that is at work on the end of a visit: tells when nothing is any more.
+pub(super) struct AtWork(Option<Arc<Connection>>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.was_taken_apart(Part::Visit);
+        }
     }
 }
 

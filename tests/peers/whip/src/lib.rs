@@ -1,11 +1,12 @@
-//! `whipclientsink` of gst-plugins-rs and nothing else of it.
+//! WHIP and WHEP of gst-plugins-rs, both ends of each, and nothing else of it.
 
 use gst::glib;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     // Its HTTP client wants one, whether or not the server speaks TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    gstrswebrtc::webrtcsink::register(plugin)
+    gstrswebrtc::webrtcsink::register(plugin)?;
+    gstrswebrtc::webrtcsrc::register(Some(plugin))
 }
 
 gst::plugin_define!(

@@ -1,0 +1,292 @@
+//! Who infers next, and with whom: the earliest deadline first, and frames of one model together.
+//!
+//! Told of everything by who runs things; times are since one common start.
+
+use std::time::Duration;
+
+/// Names one that waits or infers.
+pub type Ticket = u64;
+
+/// What one that waits asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Those of one group may infer together: the same model, the same kind of input.
+    pub group: u64,
+    /// Most that may infer together with this one, itself included; at least 1.
+    pub most: usize,
+    /// How long it would wait for company.
+    pub patience: Duration,
+    /// When its result is of no use any more.
+    pub deadline: Duration,
+    /// How long an inference is expected to take.
+    pub takes: Duration,
+    /// How much of the room an inference takes; at least 1.
+    pub weight: usize,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// These infer together, the first one with the earliest deadline.
+    Start(Vec<Ticket>),
+    /// Nothing, until one comes or leaves, or this time: then a batch is full enough.
+    Until(Duration),
+    /// Nothing, until one comes or room is made.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: Ticket,
+    terms: Terms,
+    asked: Duration,
+}
+
+/// Those who wait, and the room that is left.
+#[derive(Debug)]
+pub struct Batching {
+    room: usize,
+    free: usize,
+    /// By deadline, the earliest first; of equals, who asked first. No longer than there are threads that infer.
+    waiting: Vec<Waiting>,
+    issued: Ticket,
+}
+
+impl Batching {
+    /// With room for so many inferences of weight 1.
+    pub fn new(room: usize) -> Self {
+        Batching {
+            room,
+            free: room,
+            waiting: Vec::new(),
+            issued: 0,
+        }
+    }
+
+    /// One more waits.
+    pub fn ask(&mut self, terms: Terms, now: Duration) -> Ticket {
+        self.issued += 1;
+        let ticket = self.issued;
+        let later = |other: &Waiting| other.terms.deadline <= terms.deadline;
+        let at = self.waiting.partition_point(later);
+        let waiting = Waiting {
+            ticket,
+            terms,
+            asked: now,
+        };
+        self.waiting.insert(at, waiting);
+        ticket
+    }
+
+    /// One does not wait any more.
+    pub fn leave(&mut self, ticket: Ticket) {
+        self.waiting.retain(|waiting| waiting.ticket != ticket);
+    }
+
+    /// What to do now; who is to start waits no more, and has the room that it asked for.
+    pub fn next(&mut self, now: Duration) -> Next {
+        let mut open: Option<Duration> = None;
+        let mut seen = Vec::new();
+        for first in &self.waiting {
+            let group = first.terms.group;
+            if seen.contains(&group) {
+                continue;
+            }
+            seen.push(group);
+            // Who is first is not passed by a lighter one, else it might wait for ever.
+            let weight = first.terms.weight.min(self.room);
+            if weight > self.free {
+                break;
+            }
+            let (members, closes) = self.company(group);
+            if closes > now {
+                open = Some(open.map_or(closes, |open| open.min(closes)));
+                continue;
+            }
+            self.free -= weight;
+            self.waiting
+                .retain(|waiting| !members.contains(&waiting.ticket));
+            return Next::Start(members);
+        }
+        open.map_or(Next::Nothing, Next::Until)
+    }
+
+    /// An inference of that weight has ended.
+    pub fn finish(&mut self, weight: usize) {
+        self.free += weight.min(self.room);
+    }
+
+    /// Who of the group would infer together, and from when on they no longer wait for more.
+    fn company(&self, group: u64) -> (Vec<Ticket>, Duration) {
+        let mut members = Vec::new();
+        let mut most = usize::MAX;
+        let mut closes = Duration::MAX;
+        let of_group = self.waiting.iter().filter(|one| one.terms.group == group);
+        for one in of_group {
+            if members.len() >= most.min(one.terms.most) {
+                break;
+            }
+            members.push(one.ticket);
+            most = most.min(one.terms.most);
+            let slack = one.terms.deadline.saturating_sub(one.terms.takes);
+            closes = closes.min(slack).min(one.asked + one.terms.patience);
+        }
+        let full = members.len() >= most;
+        (members, if full { Duration::ZERO } else { closes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn terms(group: u64, deadline: u64) -> Terms {
+        Terms {
+            group,
+            most: 1,
+            patience: Duration::ZERO,
+            deadline: at(deadline),
+            takes: at(5),
+            weight: 1,
+        }
+    }
+
+    #[test]
+    fn the_earliest_deadline_comes_first_and_of_equals_who_asked_first() {
+        let mut batching = Batching::new(1);
+        let [late, early, equal] =
+            [30, 10, 10].map(|deadline| batching.ask(terms(1, deadline), at(0)));
+        for expected in [early, equal, late] {
+            assert_eq!(batching.next(at(0)), Next::Start(vec![expected]));
+            assert_eq!(batching.next(at(0)), Next::Nothing);
+            batching.finish(1);
+        }
+        assert_eq!(batching.next(at(0)), Next::Nothing);
+    }
+
+    #[test]
+    fn who_left_is_not_called() {
+        let mut batching = Batching::new(1);
+        let gone = batching.ask(terms(1, 10), at(0));
+        let here = batching.ask(terms(1, 20), at(0));
+        batching.leave(gone);
+        assert_eq!(batching.next(at(0)), Next::Start(vec![here]));
+    }
+
+    #[test]
+    fn as_many_infer_at_once_as_there_is_room_for() {
+        let mut batching = Batching::new(3);
+        for _ in 0..4 {
+            batching.ask(terms(1, 10), at(0));
+        }
+        let heavy = Terms {
+            weight: 9,
+            ..terms(2, 5)
+        };
+        let heavy = batching.ask(heavy, at(0));
+        // It takes all of it, and comes first.
+        assert_eq!(batching.next(at(0)), Next::Start(vec![heavy]));
+        assert_eq!(batching.next(at(0)), Next::Nothing);
+        batching.finish(9);
+        for _ in 0..3 {
+            assert!(matches!(batching.next(at(0)), Next::Start(_)));
+        }
+        assert_eq!(batching.next(at(0)), Next::Nothing);
+    }
+
+    #[test]
+    fn a_heavy_one_is_not_passed_by_lighter_ones() {
+        let mut batching = Batching::new(2);
+        batching.ask(terms(1, 1), at(0));
+        assert!(matches!(batching.next(at(0)), Next::Start(_)));
+        let heavy = Terms {
+            weight: 2,
+            ..terms(2, 10)
+        };
+        let heavy = batching.ask(heavy, at(0));
+        batching.ask(terms(1, 20), at(0));
+        assert_eq!(batching.next(at(0)), Next::Nothing);
+        batching.finish(1);
+        assert_eq!(batching.next(at(0)), Next::Start(vec![heavy]));
+    }
+
+    #[test]
+    fn those_of_a_model_that_wait_infer_together_up_to_what_each_bears() {
+        let mut batching = Batching::new(1);
+        let of = |group, most| Terms {
+            most,
+            ..terms(group, 10)
+        };
+        let [first, _other, second, third] = [(1, 3), (2, 3), (1, 2), (1, 3)]
+            .map(|(group, most)| batching.ask(of(group, most), at(0)));
+        assert_eq!(batching.next(at(0)), Next::Start(vec![first, second]));
+        batching.finish(1);
+        assert!(matches!(batching.next(at(0)), Next::Start(_)));
+        batching.finish(1);
+        assert_eq!(batching.next(at(0)), Next::Start(vec![third]));
+    }
+
+    #[test]
+    fn a_batch_closes_when_it_is_full_or_its_oldest_has_waited_enough_or_would_be_late() {
+        let patient = |deadline, patience| Terms {
+            most: 2,
+            patience: at(patience),
+            ..terms(1, deadline)
+        };
+        let mut batching = Batching::new(1);
+        let first = batching.ask(patient(100, 8), at(1));
+        assert_eq!(batching.next(at(1)), Next::Until(at(9)));
+        assert_eq!(batching.next(at(9)), Next::Start(vec![first]));
+        batching.finish(1);
+
+        let first = batching.ask(patient(100, 8), at(10));
+        let second = batching.ask(patient(100, 8), at(11));
+        assert_eq!(batching.next(at(11)), Next::Start(vec![first, second]));
+        batching.finish(1);
+
+        // Five take the inference.
+        let hurried = batching.ask(patient(26, 8), at(20));
+        assert_eq!(batching.next(at(20)), Next::Until(at(21)));
+        assert_eq!(batching.next(at(21)), Next::Start(vec![hurried]));
+    }
+
+    #[test]
+    fn a_batch_that_waits_for_company_holds_up_no_other_model() {
+        let mut batching = Batching::new(1);
+        let patient = Terms {
+            most: 2,
+            patience: at(8),
+            ..terms(1, 50)
+        };
+        batching.ask(patient, at(0));
+        let other = batching.ask(terms(2, 90), at(0));
+        assert_eq!(batching.next(at(0)), Next::Start(vec![other]));
+        assert_eq!(batching.next(at(8)), Next::Nothing);
+    }
+
+    #[test]
+    fn equal_streams_get_equal_shares_when_there_are_too_many() {
+        let mut batching = Batching::new(2);
+        let mut served = [0_u32; 7];
+        let mut now = 0;
+        let mut owners = std::collections::HashMap::new();
+        for stream in 0..served.len() {
+            owners.insert(batching.ask(terms(1, 1000 + now), at(now)), stream);
+        }
+        for _ in 0..700 {
+            now += 3;
+            let Next::Start(tickets) = batching.next(at(now)) else {
+                panic!("everybody waits");
+            };
+            let stream = owners.remove(&tickets[0]).unwrap();
+            served[stream] += 1;
+            owners.insert(batching.ask(terms(1, 1000 + now), at(now)), stream);
+            batching.finish(1);
+        }
+        assert_eq!(served, [100; 7]);
+    }
+}

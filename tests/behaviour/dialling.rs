@@ -1,0 +1,109 @@
+//! Elements that call a server: which here is our own, in the same process.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+use crate::inferring::until_eos;
+use crate::init;
+use crate::server::Server;
+
+const HOUSE: &str = "rtcsessionsrc listen=http://127.0.0.1:0 eos-policy=never video-chain=fakesink";
+const FILM: &str = "videotestsrc num-buffers=20 ! video/x-raw,width=64,height=48,framerate=30/1";
+
+fn pipeline(description: &str) -> gst::Pipeline {
+    init();
+    let pipeline = gst::parse::launch(description).unwrap();
+    pipeline.downcast().unwrap()
+}
+
+/// An address where nobody answers.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn a_sink_that_calls_can_be_started_again() {
+    let house = Server::playing(HOUSE);
+    let client = pipeline(&format!(
+        "{FILM} ! rtcsessionsink uri=whip+{}/whip",
+        house.url()
+    ));
+    for visit in 1..=2 {
+        client.set_state(gst::State::Playing).unwrap();
+        until_eos(&client);
+        client.set_state(gst::State::Null).unwrap();
+        let ended = house.wait("rtc-stream-ended", visit);
+        assert!(ended[visit - 1].get::<u64>("buffers").unwrap() > 0);
+    }
+    house.pipeline.set_state(gst::State::Null).unwrap();
+    house.assert_contract();
+}
+
+#[test]
+fn an_inferencesink_that_calls_can_be_started_again_with_new_accounts() {
+    let house = Server::playing(HOUSE);
+    let client = pipeline(&format!(
+        "{FILM},format=I420 ! inferencesink name=s uri=roboflow+{} options=\"roboflow,workspace=any,workflow-id=any\"",
+        house.url()
+    ));
+    let sink = client.by_name("s").unwrap();
+    for visit in 1..=2 {
+        client.set_state(gst::State::Playing).unwrap();
+        until_eos(&client);
+        let stats: gst::Structure = sink.property("stats");
+        assert_eq!(stats.get("received"), Ok(20_u64));
+        client.set_state(gst::State::Null).unwrap();
+        house.wait("rtc-connection-ended", visit);
+    }
+    house.pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn a_second_receiver_of_a_session_is_refused_and_leaves_the_first_one_alone() {
+    let house = Server::playing(
+        "rtcsessionsrc listen=http://127.0.0.1:0 eos-policy=never video-chain=identity",
+    );
+    let session = format!("second-{}", std::process::id());
+    let client = Server::playing(&format!(
+        "videotestsrc is-live=true ! rtcsessionsink uri=offer+{}/offer session={session} \
+         rtcsessionsrc session={session}",
+        house.url()
+    ));
+    client.wait("rtc-stream-started", 1);
+    let second = Server::new(&format!("rtcsessionsrc session={session}"));
+    assert!(second.pipeline.set_state(gst::State::Playing).is_err());
+    second.pipeline.set_state(gst::State::Null).unwrap();
+    assert!(client.named("rtc-connection-ended").is_empty());
+    client.pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(client.named("rtc-connection-ended").len(), 1);
+    client.assert_contract();
+    house.pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn what_ends_while_no_server_can_be_had_ends_the_pipeline() {
+    let client = pipeline(&format!(
+        "videotestsrc is-live=true num-buffers=10 ! rtcsessionsink uri=whip+{}/whip reconnect=on-loss",
+        nobody()
+    ));
+    client.set_state(gst::State::Playing).unwrap();
+    until_eos(&client);
+    client.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn a_stop_right_after_the_start_takes_no_time() {
+    let client = pipeline(&format!(
+        "videotestsrc is-live=true ! rtcsessionsink uri=whip+{}/whip reconnect=on-loss",
+        nobody()
+    ));
+    for _ in 0..20 {
+        client.set_state(gst::State::Playing).unwrap();
+        let began = Instant::now();
+        client.set_state(gst::State::Null).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(2));
+    }
+}
