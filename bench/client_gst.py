@@ -1,9 +1,9 @@
-"""The application that bench/client.py measures: sends pictures, and tells of each frame that came back with its result.
+"""The application that bench/client.py measures: runs a description and tells of each frame that came back with its result.
 
-    /usr/bin/python3 client_gst.py DESCRIPTION FILM SIZE FRAMES
+    /usr/bin/python3 client_gst.py DESCRIPTION [FILM SIZE FRAMES]
 
-FILM holds pictures of SIZE bytes each, which are sent over and over, FRAMES of them at 30 a second, by an appsrc `film` of the
-description. The description also names an identity `back`, which every frame passes.
+The description names an identity `back`, which every frame passes. FILM holds pictures of SIZE bytes each, which are sent over and
+over, FRAMES of them at 30 a second, by an appsrc `film` of the description.
 """
 
 import json
@@ -31,8 +31,6 @@ def send(source, pictures, frames):
 
 def main():
     Gst.init(None)
-    film, size, frames = pathlib.Path(sys.argv[2]).read_bytes(), int(sys.argv[3]), int(sys.argv[4])
-    pictures = [GLib.Bytes.new(film[at:at + size]) for at in range(0, len(film), size)]
     pipeline = Gst.parse_launch(sys.argv[1])
     loop = GLib.MainLoop()
     results = 0
@@ -54,10 +52,11 @@ def main():
     pipeline.get_by_name("back").get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, on_frame)
     pipeline.get_bus().set_sync_handler(on_message)
     pipeline.set_state(Gst.State.PLAYING)
-    sender = threading.Thread(target=send, args=(pipeline.get_by_name("film"), pictures, frames))
-    sender.start()
+    if len(sys.argv) > 2:
+        film, size, frames = pathlib.Path(sys.argv[2]).read_bytes(), int(sys.argv[3]), int(sys.argv[4])
+        pictures = [GLib.Bytes.new(film[at:at + size]) for at in range(0, len(film), size)]
+        threading.Thread(target=send, args=(pipeline.get_by_name("film"), pictures, frames), daemon=True).start()
     loop.run()
-    sender.join()
     pipeline.set_state(Gst.State.NULL)
     print(json.dumps({"event": "over", "results": results}))
 

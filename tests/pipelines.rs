@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::TcpListener,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -14,6 +13,9 @@ use regex::Regex;
 
 /// How long a description may take until it has shown what it promises, and its server until it listens.
 const PATIENCE: Duration = Duration::from_secs(55);
+
+/// Descriptions run side by side.
+const ANY_PORT: &str = "LISTEN=http://127.0.0.1:0";
 
 /// A test for each description.
 macro_rules! descriptions {
@@ -90,7 +92,7 @@ struct Header {
     output: Vec<Regex>,
     /// The exit code to wait for; none: it goes on until it is ended.
     exit: Option<i32>,
-    /// It listens, so it gets a port that is free.
+    /// It listens, at a port of its own.
     listens: bool,
     /// Another description, which listens, that it calls.
     beside: Option<String>,
@@ -143,33 +145,20 @@ fn check(file: &Path) -> Result<(), String> {
         Header::parse(&fs::read_to_string(file).unwrap()).map_err(|why| format!("{name} {why}"))?;
     let mut words = vec!["-m".into(), file.to_str().unwrap().to_owned()];
     if header.listens {
-        words.push(format!("LISTEN={}", free_place()));
+        words.push(ANY_PORT.into());
     }
     let written = tempfile::tempdir().unwrap();
     for key in &header.writes {
         words.push(format!("{key}={}", written.path().join(key).display()));
     }
     let server = header.beside.as_ref().map(|beside| {
-        let place = free_place();
         let path = root().join("pipelines").join(beside);
-        let words = [
-            "-m".into(),
-            path.display().to_string(),
-            format!("LISTEN={place}"),
-        ];
-        let server = Running::start(&words);
-        (place, server)
+        Running::start(&["-m".into(), path.display().to_string(), ANY_PORT.into()])
     });
-    if let Some((place, server)) = &server {
-        let listens_by = Instant::now() + PATIENCE;
-        loop {
-            let line = server.line(listens_by);
-            let line = line.map_err(|_| format!("{name}: its server does not listen"))?;
-            if line.contains("rtc-listening") {
-                break;
-            }
-        }
-        words.push(format!("SERVER={place}"));
+    if let Some(server) = &server {
+        let uri = server.listens_at();
+        let uri = uri.ok_or_else(|| format!("{name}: its server does not listen"))?;
+        words.push(format!("SERVER={uri}"));
     }
     let mut running = Running::start(&words);
     let mut missing = header.output;
@@ -205,12 +194,6 @@ fn check(file: &Path) -> Result<(), String> {
     }
 }
 
-/// An address that nobody listens at.
-fn free_place() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port())
-}
-
 /// A process that ends with the test.
 struct Running {
     process: Child,
@@ -235,6 +218,18 @@ impl Running {
                 .try_for_each(|line| tell.send(String::from_utf8_lossy(&line).into_owned()))
         });
         Self { process, lines }
+    }
+
+    /// Where it says that it listens.
+    fn listens_at(&self) -> Option<String> {
+        let uri = Regex::new(r#"rtc-listening, uri=\(string\)"?(http://[0-9.:]+)"#).unwrap();
+        let by = Instant::now() + PATIENCE;
+        loop {
+            let line = self.line(by).ok()?;
+            if let Some(found) = uri.captures(&line) {
+                return Some(found[1].to_owned());
+            }
+        }
     }
 
     /// The next line it says, which is to come by then.

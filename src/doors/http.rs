@@ -133,7 +133,12 @@ impl Listener {
         let socket = tokio::net::TcpListener::from_std(self.socket)?;
         let (stop, stopped) = watch::channel(());
         let (alive, over) = std::sync::mpsc::channel();
-        runtime.spawn(accept(socket, self.tls, router, host, stopped, alive));
+        let accepting = accept(socket, self.tls, router, host, stopped, alive.clone());
+        runtime.spawn(async move {
+            // The socket goes with it, and only then is it over.
+            accepting.await;
+            drop(alive);
+        });
         Ok(Serving { stop, over })
     }
 }

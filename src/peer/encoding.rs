@@ -11,7 +11,7 @@ use gst::prelude::*;
 use super::codecs::{Codec, Media};
 use super::encoders::{AudioTerms, EncoderElements, can_encode};
 use super::inline::{Inline, taking_pad};
-use super::planar::Planar;
+use super::planar::{Planar, Unfit};
 use crate::logic::frame_facts::FrameFacts;
 use crate::logic::return_clock::ReturnClock;
 
@@ -287,9 +287,19 @@ impl Inner {
             let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
             clock.note(at.into(), &facts);
         }
-        match planar {
-            Some(planar) => feed.push(planar.convert(&buffer)?),
+        match planar.as_ref().map(|planar| planar.convert(&buffer)) {
             None => feed.push(buffer),
+            Some(Ok(converted)) => feed.push(converted),
+            Some(Err(Unfit::Flushing)) => Err(gst::FlowError::Flushing),
+            // As videoconvert has it: the next one may be whole.
+            Some(Err(why)) => {
+                gst::element_warning!(
+                    self.pipeline,
+                    gst::StreamError::Format,
+                    ("{why}: it is dropped")
+                );
+                Ok(gst::FlowSuccess::Ok)
+            }
         }
     }
 

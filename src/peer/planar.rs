@@ -17,6 +17,17 @@ pub struct Planar {
     pool: gst::BufferPool,
 }
 
+/// Why a picture cannot be converted.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Unfit {
+    #[error("a frame of {found} bytes is shorter than the {needed} that its caps say")]
+    TooShort { found: usize, needed: usize },
+    #[error("the memory of a frame cannot be read")]
+    Unreadable,
+    #[error("it is being stopped")]
+    Flushing,
+}
+
 type Convert = fn(
     &mut YuvPlanarImageMut<u8>,
     &[u8],
@@ -76,20 +87,23 @@ impl Planar {
     }
 
     /// Keeps times and flags, and nothing else that is known of the picture.
-    pub fn convert(&self, picture: &gst::Buffer) -> Result<gst::Buffer, gst::FlowError> {
-        let mut converted = self.pool.acquire_buffer(None)?;
+    pub fn convert(&self, picture: &gst::Buffer) -> Result<gst::Buffer, Unfit> {
+        let mut converted = self
+            .pool
+            .acquire_buffer(None)
+            .map_err(|_| Unfit::Flushing)?;
         {
             let converted = converted.make_mut();
             let kept = gst::BufferCopyFlags::FLAGS | gst::BufferCopyFlags::TIMESTAMPS;
             picture
                 .copy_into(converted, kept, ..)
-                .map_err(|_| gst::FlowError::Error)?;
-            let from = VideoFrameRef::from_buffer_ref_readable(picture, &self.from)
-                .map_err(|_| gst::FlowError::Error)?;
+                .map_err(|_| Unfit::Unreadable)?;
+            let from = VideoFrameRef::from_buffer_ref_readable(picture, &self.from);
+            let from = from.map_err(|_| self.too_short(picture))?;
             let mut to = VideoFrameRef::from_buffer_ref_writable(converted, &self.to)
-                .map_err(|_| gst::FlowError::Error)?;
+                .map_err(|_| Unfit::Unreadable)?;
             let stride = from.plane_stride()[0] as u32;
-            let pixels = from.plane_data(0).map_err(|_| gst::FlowError::Error)?;
+            let pixels = from.plane_data(0).map_err(|_| Unfit::Unreadable)?;
             let [y_stride, u_stride, v_stride] = [0, 1, 2].map(|i| to.plane_stride()[i] as u32);
             let [y, u, v, _] = to.planes_data_mut();
             let mut image = YuvPlanarImageMut {
@@ -111,9 +125,17 @@ impl Planar {
                 self.matrix,
                 mode,
             )
-            .map_err(|_| gst::FlowError::Error)?;
+            .map_err(|_| self.too_short(picture))?;
         }
         Ok(converted)
+    }
+
+    fn too_short(&self, picture: &gst::Buffer) -> Unfit {
+        let (found, needed) = (picture.size(), self.from.size());
+        match found < needed {
+            true => Unfit::TooShort { found, needed },
+            false => Unfit::Unreadable,
+        }
     }
 }
 
@@ -126,6 +148,8 @@ impl Drop for Planar {
 
 #[cfg(test)]
 mod tests {
+    use gst_video::{VideoColorPrimaries, VideoColorimetry, VideoTransferFunction};
+
     use super::*;
 
     fn converted_by_videoconvert(
@@ -194,7 +218,7 @@ mod tests {
                 let [a, b] = [0, 1].map(|i| planes[i].plane_data(plane as u32).unwrap());
                 let stride = planar.to.stride()[plane] as usize;
                 // What the last column and row are made of where sides are odd is a matter of taste.
-                let (w, h) = (w as usize - 1, h as usize - 1);
+                let (w, h) = ((w - width % 2) as usize, (h - height % 2) as usize);
                 for (x, y) in (0..h).flat_map(|y| (0..w).map(move |x| (x, y))) {
                     let off = a[y * stride + x].abs_diff(b[y * stride + x]);
                     assert!(
@@ -213,6 +237,14 @@ mod tests {
             let info = VideoInfo::builder(format, 64, 48).build().unwrap();
             assert!(Planar::new(&info.to_caps().unwrap()).is_none());
         }
+        let half = VideoColorimetry::new(
+            VideoColorRange::Range16_235,
+            VideoColorMatrix::Rgb,
+            VideoTransferFunction::Srgb,
+            VideoColorPrimaries::Bt709,
+        );
+        let info = VideoInfo::builder(VideoFormat::Bgr, 64, 48).colorimetry(&half);
+        assert!(Planar::new(&info.build().unwrap().to_caps().unwrap()).is_none());
         assert!(Planar::new(&gst::Caps::new_empty_simple("video/x-vp8")).is_none());
     }
 
@@ -224,6 +256,10 @@ mod tests {
             .unwrap();
         let planar = Planar::new(&info.to_caps().unwrap()).unwrap();
         let small = gst::Buffer::with_size(info.size() - 1).unwrap();
-        assert_eq!(planar.convert(&small), Err(gst::FlowError::Error));
+        let (found, needed) = (info.size() - 1, info.size());
+        assert_eq!(
+            planar.convert(&small),
+            Err(Unfit::TooShort { found, needed })
+        );
     }
 }

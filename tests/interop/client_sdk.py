@@ -1,20 +1,22 @@
 """A user's script on Roboflow's `inference_sdk`, as it comes from PyPI; only `api_url` is ours.
 
-    python client_sdk.py http://127.0.0.1:8080 [--workflow ID] [--model] [--stream NAME] [--data NAME] [--every] [--frames N]
+    python client_sdk.py http://127.0.0.1:8080 [--workflow ID] [--model] [--stream NAME] [--data NAME] [--every] [--frames N] [--film PATH]
         [--file PATH [--realtime] [--track] | --rtsp URL | --mjpeg URL] [--fps F] [--timeout S] [--parameters JSON] [--reconfigure] [--slow S] [--close-from data|frame]
 
-Sends a scene from a ManualSource, or a file, or names a server to pull from, and tells as JSON lines, each with the monotonic time `at`: `started`, `frame` (its pts, size
+Sends a scene, or what a film shows, from a ManualSource, or a file, or names a server to pull from, and tells as JSON lines, each with the monotonic time `at`: `started`, `frame` (its pts, size
 and whether predictions were paired with it), `data` (what on_data got), `predictions` (what on_data("predictions") got),
 `error`, `failed`, `over`. Sends N frames, then closes, unless it was closed before, or told to by a line `close` of standard input.
 """
 
 import argparse
+import itertools
 import json
 import logging
 import sys
 import threading
 import time
 
+import av
 import scenes
 from inference_sdk import InferenceHTTPClient
 from inference_sdk.webrtc import ManualSource, MJPEGSource, RTSPSource, StreamConfig, VideoFileSource
@@ -65,12 +67,24 @@ def session_of(args, source):
     return client.webrtc.stream(source=source, config=config, **what)
 
 
-def send(args, source, session):
+def scene():
     pictures = [scenes.picture("three", i)[:, :, ::-1].copy() for i in range(scenes.LENGTH)]
+    return itertools.cycle(pictures)
+
+
+def film(path):
+    """Decoded one by one, as they are sent."""
+    with av.open(path) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="bgr24")
+
+
+def send(args, source, session):
+    pictures = film(args.film) if args.film else scene()
     since = time.monotonic()
     try:
-        for number in range(args.frames):
-            source.send(pictures[number % scenes.LENGTH])
+        for number, picture in enumerate(itertools.islice(pictures, args.frames)):
+            source.send(picture)
             if args.reconfigure and number == args.frames // 2:
                 reconfigure(session, {"data_output": ["*"]})
             time.sleep(max(0, since + (number + 1) / 30 - time.monotonic()))
@@ -147,6 +161,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", action="append", default=[])
     parser.add_argument("--every", action="store_true", help="every frame, acknowledged")
     parser.add_argument("--frames", type=int, default=90)
+    parser.add_argument("--film", metavar="PATH", help="what is sent, instead of a scene")
     parser.add_argument("--fps", type=float)
     parser.add_argument("--timeout", type=int)
     parser.add_argument("--parameters", default="{}")

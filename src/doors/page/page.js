@@ -682,7 +682,14 @@ function drawingCanvas(canvas, tools) {
     if (symbol.y > height - edge) symbol.dy = -Math.abs(symbol.dy);
   }
   requestAnimationFrame(paint);
-  return { stream: () => canvas.captureStream(30) };
+  return {
+    stream: () => {
+      const stream = canvas.captureStream(30);
+      // A drawing is told by its outlines: rather fewer pictures than smaller ones.
+      stream.getVideoTracks()[0].contentHint = "detail";
+      return stream;
+    },
+  };
 }
 
 function stamp(pen, { name, filled, colour, size, x, y, angle }) {

@@ -336,7 +336,12 @@ impl Remote {
             return running_time;
         };
         let late = now.saturating_sub(running_time);
-        running_time + *running.epoch.get_or_insert(late)
+        let epoch = running.epoch.get_or_insert(late);
+        // The pipeline has begun its time anew.
+        if now < *epoch {
+            *epoch = late;
+        }
+        running_time + *epoch
     }
 
     /// Sends a frame; with `wait` it waits for room, unless that is aborted.
@@ -385,6 +390,10 @@ impl Remote {
     }
 
     pub fn flush(&self) {
+        // After a seek the streams' own time begins anew.
+        if let Some(running) = lock(&self.running).as_mut() {
+            running.epoch = None;
+        }
         if let Some(publication) = self.publication() {
             publication.clear("");
         }

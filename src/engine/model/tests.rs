@@ -1,6 +1,12 @@
-use super::super::preprocess::{Colours, Matrix, PixelFormat, Plane, Range};
-use super::super::tensor::Element;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
 use super::*;
+use crate::engine::onnxruntime::{OnnxRuntime, library};
+use crate::engine::preprocess::{Colours, Matrix, PixelFormat, Plane, Range};
+use crate::engine::rten::Rten;
+use crate::engine::tensor::Element;
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/");
 

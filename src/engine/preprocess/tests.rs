@@ -311,12 +311,15 @@ fn bands_leave_no_trace() {
         (640, 481),
         (2500, 1902),
     ];
-    for (frame, format) in sizes.into_iter().flat_map(|s| FORMATS.map(|f| (s, f))) {
+    let inputs = sizes.map(|frame| (frame, (640, 481)));
+    // The last: nothing is resized, and bands begin on odd rows.
+    let inputs = inputs.into_iter().chain([((1280, 721), (1280, 721))]);
+    for ((frame, input), format) in inputs.flat_map(|i| FORMATS.map(|f| (i, f))) {
         let picture = Picture::new(format, frame, 5, noise);
         let spec = InputSpec {
             element: Element::U8,
             fit: Fit::Stretch,
-            ..spec((640, 481))
+            ..spec(input)
         };
         let whole = Preprocessor {
             band: usize::MAX,

@@ -38,8 +38,10 @@ impl Dialect for ToRoboflow {
                 ..Heard::default()
             };
         }
+        let said = self.reader.read(data, binary, now);
+        let lost = self.reader.lost().map(Said::Broken);
         Heard {
-            said: vec![self.reader.read(data, binary, now)],
+            said: [said].into_iter().chain(lost).collect(),
             taken: true,
             ..Heard::default()
         }
@@ -141,5 +143,24 @@ mod tests {
         let mut dialect = ToRoboflow::new(TimeZone::UTC);
         let told = dialect.delivered(7).unwrap();
         assert_eq!(told, [Payload::Text(r#"{"ack":7}"#.into())]);
+    }
+
+    #[test]
+    fn what_a_whole_message_replaced_is_told_with_it() {
+        let piece = |total: u32, bytes: &[u8]| {
+            let header = [1, 0, total].map(u32::to_le_bytes);
+            [header.as_flattened(), bytes].concat()
+        };
+        let mut dialect = ToRoboflow::new(TimeZone::UTC);
+        let mut hear = |message: Vec<u8>| {
+            let heard = dialect.hear(CHANNEL, &message, true, Instant::now());
+            heard.said
+        };
+        assert_eq!(hear(piece(2, b"{")), [Said::Ignored]);
+        let said = hear(piece(1, b"{}"));
+        assert!(
+            matches!(&said[..], [_, Said::Broken(what)] if what.contains("1 were replaced")),
+            "{said:?}"
+        );
     }
 }

@@ -47,13 +47,13 @@ impl Reader {
     pub fn read(&mut self, message: &[u8], binary: bool, now: Instant) -> Said {
         match self.reassembler.take(message, binary, now) {
             Ok(Some(whole)) => frame::read(whole.id, &whole.bytes, &self.zone),
-            Ok(None) => self.lost().map_or(Said::Ignored, Said::Broken),
+            Ok(None) => Said::Ignored,
             Err(error) => Said::Broken(error.to_string()),
         }
     }
 
-    /// What is to be told of messages that never became whole.
-    fn lost(&mut self) -> Option<String> {
+    /// What is to be told of messages that never became whole, since it was asked last.
+    pub fn lost(&mut self) -> Option<String> {
         let lost = self.reassembler.lost();
         let all = lost.crowded + lost.late + lost.replaced;
         let new = all - std::mem::replace(&mut self.told, all);
@@ -123,15 +123,15 @@ mod tests {
         let now = Instant::now();
         assert_eq!(reader.read(&piece(1, 0, 2, b"a"), true, now), Said::Ignored);
         // Under the same id begins another one.
-        let said = reader.read(&piece(1, 0, 3, b"b"), true, now);
-        let Said::Broken(what) = said else {
-            panic!("{said:?}");
-        };
+        assert_eq!(reader.lost(), None);
+        assert_eq!(reader.read(&piece(1, 0, 3, b"b"), true, now), Said::Ignored);
+        let what = reader.lost().unwrap();
         assert!(
             what.starts_with("1 more messages") && what.contains("1 were replaced"),
             "{what}"
         );
         assert_eq!(reader.read(&piece(1, 1, 3, b"c"), true, now), Said::Ignored);
+        assert_eq!(reader.lost(), None);
     }
 
     #[test]
