@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use str0m::change::SdpAnswer;
 use str0m::media::{Direction, KeyframeRequestKind, MediaData, MediaKind, MediaTime};
 use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, Input, Output, Rtc};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
 
 use crate::clip::{self, Frame};
 
@@ -179,7 +179,12 @@ fn call(
     let mut bytes = [0; 2048];
     while !stop.load(Ordering::Relaxed) {
         let timeout = loop {
-            match rtc.poll_output().expect("it runs") {
+            let output = match rtc.poll_output() {
+                // The server has closed before the channels stood.
+                Err(RtcError::Sctp(_)) => return visit,
+                output => output.expect("it runs"),
+            };
+            match output {
                 Output::Timeout(at) => break at,
                 // A full socket buffer loses a datagram, as any network may.
                 Output::Transmit(t) => drop(socket.send_to(&t.contents, t.destination)),

@@ -540,7 +540,11 @@ impl Call {
                 Ok(Output::Event(event)) => self.on_event(event, now),
                 Err(error) => {
                     self.timeout = now + Duration::from_secs(3600);
-                    return self.fail(error);
+                    return match error {
+                        // The peer has closed before its channels stood.
+                        RtcError::Sctp(_) => self.end(self.closed, None),
+                        error => self.fail(error),
+                    };
                 }
             }
         }
