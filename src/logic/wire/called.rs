@@ -39,7 +39,7 @@ impl Dialect for ToRoboflow {
             };
         }
         let said = self.reader.read(data, binary, now);
-        let lost = self.reader.lost().map(Said::Broken);
+        let lost = self.reader.lost(now).map(Said::Broken);
         Heard {
             said: [said].into_iter().chain(lost).collect(),
             taken: true,

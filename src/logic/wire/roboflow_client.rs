@@ -3,7 +3,7 @@
 //! The server is trusted with nothing: whatever comes is read within bounds, and what cannot be read is told and survived.
 //! The other side of the same protocol is in `roboflow`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 
@@ -24,12 +24,16 @@ pub const CHANNEL: &str = "inference";
 /// The channel that a file goes over.
 pub const UPLOAD_CHANNEL: &str = "video_upload";
 
+/// Losses that are no farther apart are told as one.
+const TOGETHER: Duration = Duration::from_secs(1);
+
 /// Reads the data channel of one session.
 #[derive(Debug)]
 pub struct Reader {
     reassembler: Reassembler,
-    /// Of those that never became whole, but for what was too long, which is told as such.
+    /// Of those that never became whole, but for what was too long, which is told as such; and when.
     told: u64,
+    told_at: Option<Instant>,
     zone: TimeZone,
 }
 
@@ -39,6 +43,7 @@ impl Reader {
         Self {
             reassembler: Reassembler::default(),
             told: 0,
+            told_at: None,
             zone,
         }
     }
@@ -52,17 +57,20 @@ impl Reader {
         }
     }
 
-    /// What is to be told of messages that never became whole, since it was asked last.
-    pub fn lost(&mut self) -> Option<String> {
+    /// What is to be told of messages that never became whole: the first at once, the next together.
+    pub fn lost(&mut self, now: Instant) -> Option<String> {
         let lost = self.reassembler.lost();
         let all = lost.crowded + lost.late + lost.replaced;
+        let is_early = |at| now.saturating_duration_since(at) < TOGETHER;
+        if all == self.told || self.told_at.is_some_and(is_early) {
+            return None;
+        }
+        self.told_at = Some(now);
         let new = all - std::mem::replace(&mut self.told, all);
-        (new > 0).then(|| {
-            format!(
-                "{new} more messages never became whole; in all {} had no room, of {} a piece was late, {} were replaced",
-                lost.crowded, lost.late, lost.replaced
-            )
-        })
+        Some(format!(
+            "{new} more messages never became whole; in all {} had no room, of {} a piece was late, {} were replaced",
+            lost.crowded, lost.late, lost.replaced
+        ))
     }
 }
 
@@ -118,20 +126,31 @@ mod tests {
     }
 
     #[test]
-    fn what_never_became_whole_is_told_once() {
+    fn what_never_became_whole_is_told_at_once_and_then_together() {
         let mut reader = reader();
         let now = Instant::now();
-        assert_eq!(reader.read(&piece(1, 0, 2, b"a"), true, now), Said::Ignored);
-        // Under the same id begins another one.
-        assert_eq!(reader.lost(), None);
-        assert_eq!(reader.read(&piece(1, 0, 3, b"b"), true, now), Said::Ignored);
-        let what = reader.lost().unwrap();
+        let mut begin = |pieces, after| {
+            // Under the same id another one begins each time.
+            let now = now + Duration::from_millis(after);
+            assert_eq!(
+                reader.read(&piece(1, 0, pieces, b"a"), true, now),
+                Said::Ignored
+            );
+            reader.lost(now)
+        };
+        assert_eq!(begin(2, 0), None);
+        let first = begin(3, 0).unwrap();
         assert!(
-            what.starts_with("1 more messages") && what.contains("1 were replaced"),
-            "{what}"
+            first.starts_with("1 more messages") && first.contains("1 were replaced"),
+            "{first}"
         );
-        assert_eq!(reader.read(&piece(1, 1, 3, b"c"), true, now), Said::Ignored);
-        assert_eq!(reader.lost(), None);
+        assert_eq!((begin(4, 0), begin(5, 999)), (None, None));
+        let rest = begin(6, 1000).unwrap();
+        assert!(
+            rest.starts_with("3 more messages") && rest.contains("4 were replaced"),
+            "{rest}"
+        );
+        assert_eq!(begin(6, 5000), None);
     }
 
     #[test]
