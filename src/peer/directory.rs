@@ -27,12 +27,15 @@ struct Directory {
     publishers: Vec<(String, Weak<dyn Publisher>)>,
     /// Numbers of published streams that are taken.
     claims: BTreeSet<(String, &'static str, u32)>,
+    /// Sessions to which something is published whose kind is not known yet.
+    reserved: Vec<String>,
 }
 
 static DIRECTORY: Mutex<Directory> = Mutex::new(Directory {
     sessions: Vec::new(),
     publishers: Vec::new(),
     claims: BTreeSet::new(),
+    reserved: Vec::new(),
 });
 
 fn with<R>(look: impl FnOnce(&mut Directory) -> R) -> R {
@@ -78,13 +81,47 @@ pub fn claim(session: &str, media: Media) -> Claim {
     })
 }
 
-/// How many streams of that kind are published to a session.
+/// Says that something will be published to a session, of whatever kind, until this is dropped.
+pub struct Reservation {
+    session: String,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        with(|directory| {
+            let mut names = directory.reserved.iter();
+            if let Some(at) = names.position(|name| *name == self.session) {
+                directory.reserved.swap_remove(at);
+            }
+        });
+    }
+}
+
+pub fn reserve(session: &str) -> Reservation {
+    let session = session.to_owned();
+    with(|directory| directory.reserved.push(session.clone()));
+    Reservation { session }
+}
+
+/// How many streams of that kind are published to a session, or may yet be.
 pub fn published(session: &str, media: Media) -> u32 {
     with(|directory| {
-        let claims = directory.claims.iter();
+        let reserved = directory.reserved.iter().any(|name| name == session);
+        directory.claimed(session, media).max(reserved.into())
+    })
+}
+
+/// How many of them are there.
+pub fn claimed(session: &str, media: Media) -> u32 {
+    with(|directory| directory.claimed(session, media))
+}
+
+impl Directory {
+    fn claimed(&self, session: &str, media: Media) -> u32 {
+        let claims = self.claims.iter();
         let ours = claims.filter(|(name, kind, _)| name == session && *kind == media.as_str());
         ours.map(|(.., number)| number + 1).max().unwrap_or(0)
-    })
+    }
 }
 
 /// From now on the session can be found by that name, as long as it lives.

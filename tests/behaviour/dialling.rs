@@ -42,6 +42,24 @@ fn a_sink_that_calls_can_be_started_again() {
     house.assert_contract();
 }
 
+/// It calls before the demuxer has found anything, and could be sent sound, which that server does not take.
+#[test]
+fn a_file_whose_streams_are_not_known_yet_is_sent() {
+    let house = Server::playing(HOUSE);
+    let client = pipeline(&format!(
+        "filesrc location={}/tests/data/ball.webm ! matroskademux \
+         ! rtcsessionsink uri=roboflow+{} options=\"roboflow,workspace=any,workflow-id=any\"",
+        env!("CARGO_MANIFEST_DIR"),
+        house.url()
+    ));
+    client.set_state(gst::State::Playing).unwrap();
+    until_eos(&client);
+    client.set_state(gst::State::Null).unwrap();
+    let ended = house.wait("rtc-stream-ended", 1);
+    assert!(ended[0].get::<u64>("buffers").unwrap() > 0);
+    house.pipeline.set_state(gst::State::Null).unwrap();
+}
+
 #[test]
 fn an_inferencesink_that_calls_can_be_started_again_with_new_accounts() {
     let house = Server::playing(HOUSE);

@@ -236,7 +236,17 @@ impl Dialling {
             sends_audio: directory::published(name, Media::Audio),
             receives: dialled.has_receiver(),
         };
-        let offer = plan.protocol.wanted(&party);
+        let offer = plan.protocol.wanted(&party).or_else(|error| {
+            // Pads are yet to come, and if one of them brings sound, the server takes none.
+            let certain = Party {
+                sends_audio: directory::claimed(name, Media::Audio),
+                ..party
+            };
+            match certain == party {
+                true => Err(error),
+                false => plan.protocol.wanted(&certain),
+            }
+        });
         let offer = offer.map_err(|error| wrong(format!("{}: {error}", plan.address)))?;
         let sender = || Receiver {
             stage: Arc::new(SenderStage::new(element, name)),

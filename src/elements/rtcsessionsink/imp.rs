@@ -13,7 +13,7 @@ use crate::logic::continuity::formats::{self, PixelFormat};
 use crate::logic::frame_facts::FrameFacts;
 use crate::logic::media::Media;
 use crate::peer::dialled::Dialled;
-use crate::peer::directory::{self, Claim};
+use crate::peer::directory::{self, Claim, Reservation};
 use crate::peer::encoding::{accepted, answer_caps};
 use crate::peer::publication::{Publication, PublicationStage};
 
@@ -77,9 +77,9 @@ struct Gate {
 pub struct RtcSessionSink {
     settings: Mutex<Settings>,
     inputs: Mutex<BTreeMap<String, Arc<Input>>>,
-    /// Numbers for pads that are yet to come, where there is none: gst-launch-1.0 asks for the pad of a delayed link only
-    /// when there is something to link, and then the offer has been answered.
-    reserved: Mutex<Vec<Claim>>,
+    /// Stands for pads that are yet to come, until there is data: a demuxer's are asked for one after another when it has
+    /// found its streams, and then an offer may have been made or answered.
+    reserved: Mutex<Option<Reservation>>,
     gate: Mutex<Gate>,
     gate_moved: Condvar,
     dialling: Dialling,
@@ -139,7 +139,6 @@ impl RtcSessionSink {
     }
 
     fn claim(&self, input: &Input) {
-        lock(&self.reserved).clear();
         let claim = directory::claim(&self.session(), input.media);
         lock(&input.state).claim = Some(claim);
     }
@@ -177,6 +176,7 @@ impl RtcSessionSink {
         input: &Input,
         buffer: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        lock(&self.reserved).take();
         let (publication, caps, running, origin) = {
             let state = lock(&input.state);
             if state.eos {
@@ -697,10 +697,7 @@ impl ElementImpl for RtcSessionSink {
                     self.claim(&input);
                 }
                 if self.inputs().is_empty() {
-                    let session = self.session();
-                    let claims =
-                        [Media::Video, Media::Audio].map(|m| directory::claim(&session, m));
-                    lock(&self.reserved).extend(claims);
+                    *lock(&self.reserved) = Some(directory::reserve(&self.session()));
                 }
             }
             gst::StateChange::ReadyToPaused => {
@@ -744,7 +741,7 @@ impl ElementImpl for RtcSessionSink {
                 };
             }
             gst::StateChange::ReadyToNull => {
-                lock(&self.reserved).clear();
+                lock(&self.reserved).take();
                 for (_, input) in self.inputs() {
                     lock(&input.state).claim = None;
                 }
