@@ -52,12 +52,16 @@ def main():
     pipeline.get_by_name("back").get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, on_frame)
     pipeline.get_bus().set_sync_handler(on_message)
     pipeline.set_state(Gst.State.PLAYING)
+    sender = None
     if len(sys.argv) > 2:
         film, size, frames = pathlib.Path(sys.argv[2]).read_bytes(), int(sys.argv[3]), int(sys.argv[4])
         pictures = [GLib.Bytes.new(film[at:at + size]) for at in range(0, len(film), size)]
-        threading.Thread(target=send, args=(pipeline.get_by_name("film"), pictures, frames), daemon=True).start()
+        sender = threading.Thread(target=send, args=(pipeline.get_by_name("film"), pictures, frames))
+        sender.start()
     loop.run()
     pipeline.set_state(Gst.State.NULL)
+    if sender:
+        sender.join()
     print(json.dumps({"event": "over", "results": results}))
 
 

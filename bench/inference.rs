@@ -1,5 +1,6 @@
 //! The engines alone against each other, and the element against its engine alone: one stream and 16, on the same model and
-//! frames, taking turns. Prints JSON. Arguments: `--device cuda:0` adds ONNX Runtime there, with runs shared.
+//! frames, taking turns. Prints JSON. Arguments: `--device cuda:0` adds ONNX Runtime there, with runs shared; `--device cpu` adds
+//! it with runs shared on the cores, which are compared to loops of whole batches on as many threads.
 //!
 //! `added_ms` is what one live stream of 640×480 at 30 a second waits beyond the inference of a model of 640×640.
 
@@ -39,19 +40,19 @@ fn main() {
     match arguments[..] {
         ["memory", streams] => println!("{}", memory(streams.parse().expect("a number"))),
         [] => compare(None),
-        ["--device", device] => compare(Some(device.parse().expect("cuda:N or tensorrt:N"))),
-        _ => panic!("usage: inference [--device cuda:N]"),
+        ["--device", device] => compare(Some(device.parse().expect("cpu, cuda:N or tensorrt:N"))),
+        _ => panic!("usage: inference [--device cpu|cuda:N|tensorrt:N]"),
     }
 }
 
-fn compare(gpu: Option<Device>) {
+fn compare(sharing: Option<Device>) {
     let detector = onnx::detector();
     let shapes = PathBuf::from("models/shapes.onnx");
     let mut places = vec![
         (EngineChoice::Rten, Device::Cpu, 1),
         (EngineChoice::OnnxRuntime, Device::Cpu, 1),
     ];
-    places.extend(gpu.map(|gpu| (EngineChoice::OnnxRuntime, gpu, BATCH)));
+    places.extend(sharing.map(|device| (EngineChoice::OnnxRuntime, device, BATCH)));
     let mut engines = Vec::new();
     let mut elements = Vec::new();
     for (engine, device, batch) in places {
@@ -115,6 +116,19 @@ impl Loop {
             runs += 1;
         }
         f64::from(runs) * frames / begin.elapsed().as_secs_f64()
+    }
+
+    /// On as many threads at a time as the scheduler has.
+    fn run_at_once(&self) -> f64 {
+        let threads = match self.model.info().device.as_str() {
+            "cpu" => std::thread::available_parallelism().map_or(1, usize::from),
+            _ => 1,
+        };
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.run())).collect();
+            let rates = running.into_iter().map(|one| one.join().expect("it runs"));
+            rates.sum()
+        })
     }
 }
 
@@ -240,7 +254,7 @@ fn element(path: &Path, engine: EngineChoice, device: Device, batch: usize) -> V
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let raw = raw.run();
-        let raw_batch = raw_batch.as_ref().map(Loop::run);
+        let raw_batch = raw_batch.as_ref().map(Loop::run_at_once);
         let alone = rates(&one)[0];
         let shares = rates(&many);
         let together: f64 = shares.iter().sum();

@@ -542,7 +542,7 @@ impl Call {
                     self.timeout = now + Duration::from_secs(3600);
                     return match error {
                         // The peer has closed before its channels stood.
-                        RtcError::Sctp(_) => self.end(self.closed, None),
+                        RtcError::Sctp(_) if self.connected => self.end(self.closed, None),
                         error => self.fail(error),
                     };
                 }

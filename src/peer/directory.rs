@@ -106,17 +106,21 @@ pub fn reserve(session: &str) -> Reservation {
 /// How many streams of that kind are published to a session, or may yet be.
 pub fn published(session: &str, media: Media) -> u32 {
     with(|directory| {
-        let reserved = directory.reserved.iter().any(|name| name == session);
+        let reserved = directory.is_reserved(session);
         directory.claimed(session, media).max(reserved.into())
     })
 }
 
-/// How many of them are there.
-pub fn claimed(session: &str, media: Media) -> u32 {
-    with(|directory| directory.claimed(session, media))
+/// Whether it is not known yet what is published to a session.
+pub fn is_reserved(session: &str) -> bool {
+    with(|directory| directory.is_reserved(session))
 }
 
 impl Directory {
+    fn is_reserved(&self, session: &str) -> bool {
+        self.reserved.iter().any(|name| name == session)
+    }
+
     fn claimed(&self, session: &str, media: Media) -> u32 {
         let claims = self.claims.iter();
         let ours = claims.filter(|(name, kind, _)| name == session && *kind == media.as_str());

@@ -88,6 +88,8 @@ struct State {
     keyframe_wanted: bool,
     /// What came and what was taken, when it was last said that nobody takes it.
     said: Option<(Option<Codec>, Vec<Codec>)>,
+    /// What was said last of a frame that no encoder can be given.
+    unfit: Option<String>,
     stopped: bool,
 }
 
@@ -290,14 +292,13 @@ impl Inner {
         match planar.as_ref().map(|planar| planar.convert(&buffer)) {
             None => feed.push(buffer),
             Some(Ok(converted)) => feed.push(converted),
-            Some(Err(Unfit::Flushing)) => Err(gst::FlowError::Flushing),
-            // As videoconvert has it: the next one may be whole.
+            Some(Err(Unfit::NoBuffer(flow))) => Err(flow),
+            // The next one may be whole.
             Some(Err(why)) => {
-                gst::element_warning!(
-                    self.pipeline,
-                    gst::StreamError::Format,
-                    ("{why}: it is dropped")
-                );
+                let why = format!("{why}: it is dropped");
+                if self.lock().unfit.replace(why.clone()).as_ref() != Some(&why) {
+                    self.owner.discarded(why);
+                }
                 Ok(gst::FlowSuccess::Ok)
             }
         }

@@ -24,8 +24,8 @@ pub enum Unfit {
     TooShort { found: usize, needed: usize },
     #[error("the memory of a frame cannot be read")]
     Unreadable,
-    #[error("it is being stopped")]
-    Flushing,
+    #[error("there is no buffer for a frame: {0}")]
+    NoBuffer(gst::FlowError),
 }
 
 type Convert = fn(
@@ -88,10 +88,7 @@ impl Planar {
 
     /// Keeps times and flags, and nothing else that is known of the picture.
     pub fn convert(&self, picture: &gst::Buffer) -> Result<gst::Buffer, Unfit> {
-        let mut converted = self
-            .pool
-            .acquire_buffer(None)
-            .map_err(|_| Unfit::Flushing)?;
+        let mut converted = self.pool.acquire_buffer(None).map_err(Unfit::NoBuffer)?;
         {
             let converted = converted.make_mut();
             let kept = gst::BufferCopyFlags::FLAGS | gst::BufferCopyFlags::TIMESTAMPS;

@@ -237,14 +237,14 @@ impl Dialling {
             receives: dialled.has_receiver(),
         };
         let offer = plan.protocol.wanted(&party).or_else(|error| {
-            // Pads are yet to come, and if one of them brings sound, the server takes none.
-            let certain = Party {
-                sends_audio: directory::claimed(name, Media::Audio),
+            // A demuxer is still finding its streams; if one of them is sound, it is told of as discarded.
+            let without_sound = Party {
+                sends_audio: 0,
                 ..party
             };
-            match certain == party {
-                true => Err(error),
-                false => plan.protocol.wanted(&certain),
+            match directory::is_reserved(name) {
+                true => plan.protocol.wanted(&without_sound),
+                false => Err(error),
             }
         });
         let offer = offer.map_err(|error| wrong(format!("{}: {error}", plan.address)))?;

@@ -399,7 +399,12 @@ impl RtcSessionSink {
                 }
                 true
             }
+            gst::EventView::Gap(_) => {
+                lock(&self.reserved).take();
+                true
+            }
             gst::EventView::Eos(_) => {
+                lock(&self.reserved).take();
                 self.finish(input, event.seqnum());
                 true
             }
