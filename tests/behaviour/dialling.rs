@@ -60,6 +60,33 @@ fn a_file_whose_streams_are_not_known_yet_is_sent() {
     house.pipeline.set_state(gst::State::Null).unwrap();
 }
 
+/// A demuxer's pads come while the server is being called.
+#[test]
+fn sound_that_a_server_does_not_take_keeps_no_file_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let film = folder.path().join("sound.webm").display().to_string();
+    let recording = pipeline(&format!(
+        "{FILM} ! vp8enc ! webmmux name=m ! filesink location={film} audiotestsrc num-buffers=30 ! opusenc ! m."
+    ));
+    recording.set_state(gst::State::Playing).unwrap();
+    until_eos(&recording);
+    recording.set_state(gst::State::Null).unwrap();
+    let house = Server::playing(HOUSE);
+    for visit in 1..=3 {
+        let client = pipeline(&format!(
+            "filesrc location={film} ! matroskademux name=d ! rtcsessionsink name=k uri=roboflow+{} \
+             options=\"roboflow,workspace=any,workflow-id=any\" d. ! k.",
+            house.url()
+        ));
+        client.set_state(gst::State::Playing).unwrap();
+        until_eos(&client);
+        client.set_state(gst::State::Null).unwrap();
+        let ended = house.wait("rtc-stream-ended", visit);
+        assert!(ended[visit - 1].get::<u64>("buffers").unwrap() > 0);
+    }
+    house.pipeline.set_state(gst::State::Null).unwrap();
+}
+
 #[test]
 fn an_inferencesink_that_calls_can_be_started_again_with_new_accounts() {
     let house = Server::playing(HOUSE);
