@@ -1,6 +1,6 @@
 //! The engines alone against each other, and the element against its engine alone: one stream and 16, on the same model and
-//! frames, taking turns. Prints JSON. Arguments: `--device cuda:0` adds ONNX Runtime there, with runs shared; `--device cpu` adds
-//! it with runs shared on the cores, which are compared to loops of whole batches on as many threads.
+//! frames, taking turns. Prints JSON. Arguments: `--device cuda:0` adds ONNX Runtime there, and `--device cpu` on the cores, with
+//! runs shared by the streams of a model that gains from it, compared to loops of whole batches on as many threads.
 //!
 //! `added_ms` is what one live stream of 640×480 at 30 a second waits beyond the inference of a model of 640×640.
 
@@ -30,7 +30,7 @@ const WINDOW: Duration = Duration::from_secs(2);
 const FRAMES: u64 = 20;
 const LONGEST: Duration = Duration::from_secs(15);
 const STREAMS: usize = 16;
-const BATCH: usize = 8;
+const BATCH: usize = 4;
 
 fn main() {
     gst::init().expect("GStreamer is installed");
@@ -48,18 +48,20 @@ fn main() {
 fn compare(sharing: Option<Device>) {
     let detector = onnx::detector();
     let shapes = PathBuf::from("models/shapes.onnx");
-    let mut places = vec![
-        (EngineChoice::Rten, Device::Cpu, 1),
-        (EngineChoice::OnnxRuntime, Device::Cpu, 1),
-    ];
-    places.extend(sharing.map(|device| (EngineChoice::OnnxRuntime, device, BATCH)));
     let mut engines = Vec::new();
     let mut elements = Vec::new();
-    for (engine, device, batch) in places {
+    for engine in [EngineChoice::Rten, EngineChoice::OnnxRuntime] {
         for file in [&shapes, &detector] {
-            engines.push(alone(file, engine, device, batch));
+            engines.push(alone(file, engine, Device::Cpu, 1));
         }
-        elements.push(element(&detector, engine, device, batch));
+        elements.push(element(&detector, engine, Device::Cpu, 1));
+    }
+    if let Some(device) = sharing {
+        let dense = onnx::dense();
+        for file in [&shapes, &detector, &dense] {
+            engines.push(alone(file, EngineChoice::OnnxRuntime, device, BATCH));
+        }
+        elements.push(element(&dense, EngineChoice::OnnxRuntime, device, BATCH));
     }
     let memory: Vec<Value> = [1, STREAMS].map(in_a_process_of_its_own).into();
     println!(

@@ -18,6 +18,9 @@ use crate::logic::batching::{Batching, Next, Terms, Ticket};
 /// Between two looks at whether the turn is still wanted.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// The share of a run's time for which those who shared one are waited for afterwards.
+const MOMENT: u32 = 4;
+
 /// The group of those who share no run, with anybody.
 const ALONE: u64 = u64::MAX;
 
@@ -187,9 +190,13 @@ impl Pool {
         }
     }
 
-    fn finish(self: &Arc<Self>, weight: usize) {
+    /// A run has ended, of so many frames.
+    fn finish(self: &Arc<Self>, weight: usize, model: &Model, frames: usize) {
         let mut state = self.lock();
+        let now = self.started.elapsed();
         state.batching.finish(weight);
+        let until = now + model.takes() / MOMENT;
+        state.batching.expect(model.group(), frames, until, now);
         self.call(&mut state);
     }
 
@@ -352,7 +359,8 @@ impl Batch {
             (row, wanted, progress.until.flatten())
         };
         let outcome = frames.map(|frames| Arc::new(self.run(row, frames, until)));
-        self.pool.finish(self.weight);
+        self.pool
+            .finish(self.weight, &self.model, frames.unwrap_or(0));
         self.lock().outcome = outcome.clone();
         self.ran.notify_all();
         outcome

@@ -298,6 +298,7 @@ fn a_million_frames_through_an_engine_with_faults_leave_the_accounts_exact() {
     const STREAMS: usize = 16;
     const FRAMES: u64 = 1_000_000;
     const ROOM: usize = 2;
+    const MOMENT: Duration = Duration::from_millis(1);
 
     #[derive(PartialEq, Eq, PartialOrd, Ord)]
     enum Event {
@@ -374,6 +375,9 @@ fn a_million_frames_through_an_engine_with_faults_leave_the_accounts_exact() {
                     Fate::Fails => Outcome::Failed,
                     Fate::Works | Fate::Stalls => Outcome::Inferred,
                 };
+                if let Some((stream, _)) = members.first() {
+                    batching.expect(*stream as u64 % 3, members.len(), now + MOMENT, now);
+                }
                 for (stream, ticket) in members {
                     let admission = &mut elements[stream].admission;
                     let conclusion = admission.conclude(ticket);

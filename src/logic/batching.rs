@@ -49,7 +49,18 @@ pub struct Batching {
     free: usize,
     /// By deadline, the earliest first; of equals, who asked first. No longer than there are threads that infer.
     waiting: Vec<Waiting>,
+    /// One of a group at most.
+    returning: Vec<Returning>,
     issued: Ticket,
+}
+
+/// Some of a group have shared a run, and are likely to ask again at once: to begin without them would leave them a run of their
+/// own each time.
+#[derive(Debug)]
+struct Returning {
+    group: u64,
+    frames: usize,
+    until: Duration,
 }
 
 impl Batching {
@@ -59,6 +70,7 @@ impl Batching {
             room,
             free: room,
             waiting: Vec::new(),
+            returning: Vec::new(),
             issued: 0,
         }
     }
@@ -67,6 +79,10 @@ impl Batching {
     pub fn ask(&mut self, terms: Terms, now: Duration) -> Ticket {
         self.issued += 1;
         let ticket = self.issued;
+        let mut returning = self.returning.iter_mut();
+        if let Some(expected) = returning.find(|expected| expected.group == terms.group) {
+            expected.frames = expected.frames.saturating_sub(1);
+        }
         let later = |other: &Waiting| other.terms.deadline <= terms.deadline;
         let at = self.waiting.partition_point(later);
         let waiting = Waiting {
@@ -116,11 +132,33 @@ impl Batching {
         self.free += weight.min(self.room);
     }
 
+    /// So many of the group inferred together; until then they are waited for, unless one alone did.
+    pub fn expect(&mut self, group: u64, frames: usize, until: Duration, now: Duration) {
+        self.returning
+            .retain(|expected| expected.frames > 0 && expected.until > now);
+        if frames < 2 {
+            return;
+        }
+        let mut returning = self.returning.iter_mut();
+        match returning.find(|expected| expected.group == group) {
+            Some(expected) => {
+                expected.frames += frames;
+                expected.until = expected.until.max(until);
+            }
+            None => self.returning.push(Returning {
+                group,
+                frames,
+                until,
+            }),
+        }
+    }
+
     /// Who of the group would infer together, and from when on they no longer wait for more.
     fn company(&self, group: u64) -> (Vec<Ticket>, Duration) {
         let mut members = Vec::new();
         let mut most = usize::MAX;
-        let mut closes = Duration::MAX;
+        let mut late = Duration::MAX;
+        let mut patience = Duration::MAX;
         let of_group = self.waiting.iter().filter(|one| one.terms.group == group);
         for one in of_group {
             if members.len() >= most.min(one.terms.most) {
@@ -129,10 +167,16 @@ impl Batching {
             members.push(one.ticket);
             most = most.min(one.terms.most);
             let slack = one.terms.deadline.saturating_sub(one.terms.takes);
-            closes = closes.min(slack).min(one.asked + one.terms.patience);
+            late = late.min(slack);
+            patience = patience.min(one.asked + one.terms.patience);
         }
-        let full = members.len() >= most;
-        (members, if full { Duration::ZERO } else { closes })
+        if members.len() >= most {
+            return (members, Duration::ZERO);
+        }
+        let mut returning = self.returning.iter();
+        let expected = returning.find(|expected| expected.group == group && expected.frames > 0);
+        let expected = expected.map_or(Duration::ZERO, |expected| expected.until);
+        (members, late.min(patience.max(expected)))
     }
 }
 
@@ -252,6 +296,60 @@ mod tests {
         let hurried = batching.ask(patient(26, 8), at(20));
         assert_eq!(batching.next(at(20)), Next::Until(at(21)));
         assert_eq!(batching.next(at(21)), Next::Start(vec![hurried]));
+    }
+
+    #[test]
+    fn those_who_shared_a_run_are_waited_for_a_moment() {
+        let eager = Terms {
+            most: 3,
+            ..terms(1, 100)
+        };
+        let mut batching = Batching::new(1);
+        batching.expect(1, 3, at(4), at(0));
+        let first = batching.ask(eager, at(1));
+        assert_eq!(batching.next(at(1)), Next::Until(at(4)));
+        let second = batching.ask(eager, at(2));
+        assert_eq!(batching.next(at(2)), Next::Until(at(4)));
+        // Full before that.
+        let third = batching.ask(eager, at(3));
+        assert_eq!(
+            batching.next(at(3)),
+            Next::Start(vec![first, second, third])
+        );
+        batching.finish(1);
+
+        // All who are expected are there, though there is room for more.
+        batching.expect(1, 2, at(14), at(10));
+        let first = batching.ask(eager, at(11));
+        let second = batching.ask(eager, at(12));
+        assert_eq!(batching.next(at(12)), Next::Start(vec![first, second]));
+        batching.finish(1);
+
+        // One does not come.
+        batching.expect(1, 2, at(24), at(20));
+        let alone = batching.ask(eager, at(21));
+        assert_eq!(batching.next(at(23)), Next::Until(at(24)));
+        assert_eq!(batching.next(at(24)), Next::Start(vec![alone]));
+        batching.finish(1);
+
+        // Nor is anybody waited for who would make a result late; five take the inference.
+        batching.expect(1, 2, at(99), at(90));
+        let hurried = batching.ask(eager, at(91));
+        assert_eq!(batching.next(at(91)), Next::Until(at(95)));
+        assert_eq!(batching.next(at(95)), Next::Start(vec![hurried]));
+        batching.finish(1);
+
+        // Who inferred alone is not waited for, and other models do not wait.
+        batching.expect(1, 1, at(104), at(100));
+        batching.expect(2, 2, at(104), at(100));
+        let alone = batching.ask(
+            Terms {
+                deadline: at(200),
+                ..eager
+            },
+            at(101),
+        );
+        assert_eq!(batching.next(at(101)), Next::Start(vec![alone]));
     }
 
     #[test]

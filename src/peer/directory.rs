@@ -3,6 +3,7 @@
 //! Elements reach the connections of another element only through this.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::codecs::Media;
@@ -27,8 +28,8 @@ struct Directory {
     publishers: Vec<(String, Weak<dyn Publisher>)>,
     /// Numbers of published streams that are taken.
     claims: BTreeSet<(String, &'static str, u32)>,
-    /// Sessions to which something is published whose kind is not known yet.
-    reserved: Vec<String>,
+    /// Sessions to which something is published of which nothing was known when it was started.
+    reserved: Vec<(String, Weak<Reservation>)>,
 }
 
 static DIRECTORY: Mutex<Directory> = Mutex::new(Directory {
@@ -81,44 +82,49 @@ pub fn claim(session: &str, media: Media) -> Claim {
     })
 }
 
-/// Says that something will be published to a session, of whatever kind, until this is dropped.
+/// Says that something is published to a session, of whatever kind, as long as this lives.
 pub struct Reservation {
-    session: String,
+    known: AtomicBool,
 }
 
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        with(|directory| {
-            let mut names = directory.reserved.iter();
-            if let Some(at) = names.position(|name| *name == self.session) {
-                directory.reserved.swap_remove(at);
-            }
-        });
+impl Reservation {
+    /// What is published has claims of its own now.
+    pub fn is_known(&self) {
+        self.known.store(true, Ordering::Relaxed);
     }
 }
 
-pub fn reserve(session: &str) -> Reservation {
-    let session = session.to_owned();
-    with(|directory| directory.reserved.push(session.clone()));
-    Reservation { session }
+pub fn reserve(session: &str) -> Arc<Reservation> {
+    let reservation = Arc::new(Reservation {
+        known: AtomicBool::new(false),
+    });
+    with(|directory| {
+        directory.reserved.retain(|(_, r)| r.strong_count() > 0);
+        directory
+            .reserved
+            .push((session.to_owned(), Arc::downgrade(&reservation)));
+    });
+    reservation
 }
 
 /// How many streams of that kind are published to a session, or may yet be.
 pub fn published(session: &str, media: Media) -> u32 {
     with(|directory| {
-        let reserved = directory.is_reserved(session);
-        directory.claimed(session, media).max(reserved.into())
+        let mut reservations = directory.reservations(session);
+        let unknown = reservations.any(|r| !r.known.load(Ordering::Relaxed));
+        directory.claimed(session, media).max(unknown.into())
     })
 }
 
-/// Whether it is not known yet what is published to a session.
+/// Whether nobody chose what is published to a session: it was started before anything was known of that.
 pub fn is_reserved(session: &str) -> bool {
-    with(|directory| directory.is_reserved(session))
+    with(|directory| directory.reservations(session).next().is_some())
 }
 
 impl Directory {
-    fn is_reserved(&self, session: &str) -> bool {
-        self.reserved.iter().any(|name| name == session)
+    fn reservations(&self, session: &str) -> impl Iterator<Item = Arc<Reservation>> {
+        let named = self.reserved.iter().filter(move |(n, _)| n == session);
+        named.filter_map(|(_, reservation)| reservation.upgrade())
     }
 
     fn claimed(&self, session: &str, media: Media) -> u32 {
@@ -193,5 +199,20 @@ mod tests {
         drop(second);
         assert_eq!(published(name, Media::Video), 0);
         assert_eq!(published("another", Media::Audio), 0);
+    }
+
+    #[test]
+    fn what_is_reserved_is_of_any_kind_until_it_is_known() {
+        let name = "what_is_reserved";
+        let reservation = reserve(name);
+        let _video = claim(name, Media::Video);
+        assert_eq!(published(name, Media::Audio), 1);
+        assert!(is_reserved(name));
+        reservation.is_known();
+        assert_eq!(published(name, Media::Audio), 0);
+        assert_eq!(published(name, Media::Video), 1);
+        assert!(is_reserved(name));
+        drop(reservation);
+        assert!(!is_reserved(name));
     }
 }

@@ -1,6 +1,7 @@
 //! Elements that call a server: which here is our own, in the same process.
 
 use std::net::TcpListener;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -60,7 +61,7 @@ fn a_file_whose_streams_are_not_known_yet_is_sent() {
     house.pipeline.set_state(gst::State::Null).unwrap();
 }
 
-/// A demuxer's pads come while the server is being called.
+/// A demuxer's pads come while the server is being called, or before that.
 #[test]
 fn sound_that_a_server_does_not_take_keeps_no_file_from_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -72,12 +73,26 @@ fn sound_that_a_server_does_not_take_keeps_no_file_from_it() {
     until_eos(&recording);
     recording.set_state(gst::State::Null).unwrap();
     let house = Server::playing(HOUSE);
-    for visit in 1..=3 {
+    for (visit, paused_first) in [(1, false), (2, true)] {
         let client = pipeline(&format!(
             "filesrc location={film} ! matroskademux name=d ! rtcsessionsink name=k uri=roboflow+{} \
              options=\"roboflow,workspace=any,workflow-id=any\" d. ! k.",
             house.url()
         ));
+        if paused_first {
+            let (seen, data) = mpsc::channel();
+            let sink = client.by_name("k").unwrap();
+            sink.connect_pad_added(move |_, pad| {
+                let seen = seen.clone();
+                pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+                    let _ = seen.send(());
+                    gst::PadProbeReturn::Remove
+                });
+            });
+            client.set_state(gst::State::Paused).unwrap();
+            // Of one stream: the demuxer's only thread waits with it for the pipeline to play.
+            data.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
         client.set_state(gst::State::Playing).unwrap();
         until_eos(&client);
         client.set_state(gst::State::Null).unwrap();
@@ -103,6 +118,41 @@ fn an_inferencesink_that_calls_can_be_started_again_with_new_accounts() {
         client.set_state(gst::State::Null).unwrap();
         house.wait("rtc-connection-ended", visit);
     }
+    house.pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn what_an_inferencesink_sends_after_a_seek_is_sent_at_its_time() {
+    let house = Server::playing(HOUSE);
+    let client = pipeline(&format!(
+        "videotestsrc ! video/x-raw,format=I420,width=64,height=48,framerate=30/1 \
+         ! inferencesink name=s uri=roboflow+{} options=\"roboflow,workspace=any,workflow-id=any\"",
+        house.url()
+    ));
+    let sink = client.by_name("s").unwrap();
+    let received = || {
+        let stats: gst::Structure = sink.property("stats");
+        stats.get::<u64>("received").unwrap()
+    };
+    client.set_state(gst::State::Playing).unwrap();
+    while received() < 15 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+    let set = gst::SeekType::Set;
+    let (start, stop) = (gst::ClockTime::ZERO, gst::ClockTime::SECOND);
+    let before = received();
+    let began = Instant::now();
+    client.seek(1.0, flags, set, start, set, stop).unwrap();
+    while received() < before + 30 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The last of 30 frames comes 29 frames after the first one.
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(700), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    until_eos(&client);
+    client.set_state(gst::State::Null).unwrap();
     house.pipeline.set_state(gst::State::Null).unwrap();
 }
 

@@ -188,6 +188,13 @@ fn when_held_by_pause_no_frame_is_lost() {
 
 /// Fills work place and waiting place, and has a third frame wait for room in a thread of its own.
 fn hold(harness: &mut Harness) -> mpsc::Receiver<Result<gst::FlowSuccess, gst::FlowError>> {
+    let (arrive, arrived) = mpsc::channel();
+    let at_door = sink_of(harness).static_pad("sink").unwrap();
+    at_door.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        // Nobody listens after the third.
+        let _ = arrive.send(());
+        gst::PadProbeReturn::Ok
+    });
     harness.play();
     harness.push(frame()).unwrap();
     let pad = harness.srcpad().unwrap().clone();
@@ -196,6 +203,9 @@ fn hold(harness: &mut Harness) -> mpsc::Receiver<Result<gst::FlowSuccess, gst::F
         done.send(pad.push(frame())).unwrap();
         done.send(pad.push(frame())).unwrap();
     });
+    for _ in 0..3 {
+        arrived.recv_timeout(Duration::from_secs(20)).unwrap();
+    }
     result
 }
 

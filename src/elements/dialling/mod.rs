@@ -237,7 +237,7 @@ impl Dialling {
             receives: dialled.has_receiver(),
         };
         let offer = plan.protocol.wanted(&party).or_else(|error| {
-            // A demuxer is still finding its streams; if one of them is sound, it is told of as discarded.
+            // A demuxer finds what there is; if that is sound too, it is told of as discarded.
             let without_sound = Party {
                 sends_audio: 0,
                 ..party

@@ -493,7 +493,7 @@ impl Settings {
             // GstInferenceSink:max-batch:, GstInferenceFilter:max-batch: Since: 0.1
             glib::ParamSpecUInt::builder("max-batch")
                 .nick("Most frames of a run")
-                .blurb("Frames that may share one run of the model, of all elements that have the same model and settings; for models whose first dimension is free. 0 is 1 on the cores of this machine, where sharing gains nothing, and 8 elsewhere")
+                .blurb("Frames that may share one run of the model, of all elements that have the same model and settings; for models whose first dimension is free. 0 is 1 on the cores of this machine, where sharing gains something for large dense layers only, and 8 elsewhere")
                 .maximum(MOST_BATCH)
                 .default_value(default.max_batch)
                 .mutable_playing()
@@ -501,7 +501,7 @@ impl Settings {
             // GstInferenceSink:batch-latency:, GstInferenceFilter:batch-latency: Holds from the next frame on. Since: 0.1
             glib::ParamSpecUInt::builder("batch-latency")
                 .nick("Batch latency")
-                .blurb("Milliseconds that a frame whose turn it is may wait for others to share its run; 0 shares only with those that wait already")
+                .blurb("Milliseconds that a frame whose turn it is may wait for others to share its run; 0 shares with those that wait already, and with those that shared the last run, if they come within a quarter of its time")
                 .maximum(MOST_BATCH_LATENCY)
                 .default_value(default.batch_latency)
                 .mutable_playing()

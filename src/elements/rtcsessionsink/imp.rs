@@ -77,9 +77,9 @@ struct Gate {
 pub struct RtcSessionSink {
     settings: Mutex<Settings>,
     inputs: Mutex<BTreeMap<String, Arc<Input>>>,
-    /// Stands for pads that are yet to come, until there is data: a demuxer's are asked for one after another when it has
-    /// found its streams, and then an offer may have been made or answered.
-    reserved: Mutex<Option<Reservation>>,
+    /// Stands for pads that are yet to come: a demuxer's are asked for one after another when it has found its streams, and
+    /// then an offer may have been made or answered. They are known when there is data.
+    reserved: Mutex<Option<Arc<Reservation>>>,
     gate: Mutex<Gate>,
     gate_moved: Condvar,
     dialling: Dialling,
@@ -170,13 +170,19 @@ impl RtcSessionSink {
         }
     }
 
+    fn pads_are_known(&self) {
+        if let Some(reservation) = &*lock(&self.reserved) {
+            reservation.is_known();
+        }
+    }
+
     fn chain(
         &self,
         pad: &gst::Pad,
         input: &Input,
         buffer: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        lock(&self.reserved).take();
+        self.pads_are_known();
         let (publication, caps, running, origin) = {
             let state = lock(&input.state);
             if state.eos {
@@ -400,11 +406,11 @@ impl RtcSessionSink {
                 true
             }
             gst::EventView::Gap(_) => {
-                lock(&self.reserved).take();
+                self.pads_are_known();
                 true
             }
             gst::EventView::Eos(_) => {
-                lock(&self.reserved).take();
+                self.pads_are_known();
                 self.finish(input, event.seqnum());
                 true
             }
