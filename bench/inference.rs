@@ -30,7 +30,8 @@ const WINDOW: Duration = Duration::from_secs(2);
 const FRAMES: u64 = 20;
 const LONGEST: Duration = Duration::from_secs(15);
 const STREAMS: usize = 16;
-const BATCH: usize = 4;
+/// Frames of a shared run: so few that other runs wait meanwhile, and so many that all streams are in the two that go on.
+const BATCHES: [usize; 2] = [4, 8];
 
 fn main() {
     gst::init().expect("GStreamer is installed");
@@ -57,11 +58,24 @@ fn compare(sharing: Option<Device>) {
         elements.push(element(&detector, engine, Device::Cpu, 1));
     }
     if let Some(device) = sharing {
+        let engine = EngineChoice::OnnxRuntime;
         let dense = onnx::dense();
         for file in [&shapes, &detector, &dense] {
-            engines.push(alone(file, EngineChoice::OnnxRuntime, device, BATCH));
+            engines.push(alone(file, engine, device, BATCHES[1]));
         }
-        elements.push(element(&dense, EngineChoice::OnnxRuntime, device, BATCH));
+        // On cores the detector gains nothing.
+        let on_cores = device == Device::Cpu;
+        let gain = if on_cores {
+            &[&dense][..]
+        } else {
+            &[&detector, &dense]
+        };
+        for (file, batch) in gain
+            .iter()
+            .flat_map(|file| BATCHES.map(|batch| (file, batch)))
+        {
+            elements.push(element(file, engine, device, batch));
+        }
     }
     let memory: Vec<Value> = [1, STREAMS].map(in_a_process_of_its_own).into();
     println!(
@@ -124,7 +138,8 @@ impl Loop {
     fn run_at_once(&self) -> f64 {
         let threads = match self.model.info().device.as_str() {
             "cpu" => std::thread::available_parallelism().map_or(1, usize::from),
-            _ => 1,
+            // One runs and one is made ready.
+            _ => 2,
         };
         std::thread::scope(|scope| {
             let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.run())).collect();
@@ -282,7 +297,7 @@ fn element(path: &Path, engine: EngineChoice, device: Device, batch: usize) -> V
     let medians: Vec<f64> = added.iter().map(|(p50, _)| *p50).collect();
     let tails: Vec<f64> = added.iter().map(|(_, p95)| *p95).collect();
     json!({
-        "engine": nick, "device": device.to_string(), "model": raw.model.info().name, "streams": STREAMS,
+        "engine": nick, "device": device.to_string(), "model": raw.model.info().name, "streams": STREAMS, "batch": batch,
         "frames_per_second": {"raw": median(&of("raw")), "one": median(&of("one")), "many": median(&of("many"))},
         "one_to_raw": ratio("one", "raw"), "many_to_one": ratio("many", "one"),
         "many_to_raw_batch": ratio("many", "raw_batch"), "least_share": least(&of("least_share")),

@@ -39,7 +39,7 @@ pub fn heavy() -> PathBuf {
     graph.write("heavy", [64, 64], &[WIDTH])
 }
 
-/// A classifier whose time is that of reading its 328 MB of weights, whatever the number of frames: each of a batch of eight costs a
+/// A classifier whose time is mostly that of reading its 328 MB of weights, whatever the number of frames: each of several costs a
 /// fraction of one alone, on cores too.
 pub fn dense() -> PathBuf {
     const WIDTH: usize = 3200;
@@ -93,7 +93,7 @@ impl Graph {
         self.node("Conv", &[input, &weights], &lists)
     }
 
-    /// Random ones, such that what is summed of so many stays of one size.
+    /// Random ones, such that what is summed of so many stays within bounds.
     fn weights(&mut self, shape: &[usize], summed: usize) -> String {
         let reach = (2.0 / summed as f32).sqrt();
         let random = &mut self.random;

@@ -107,6 +107,8 @@ impl Pool {
         let mut looked = Instant::now();
         loop {
             if let Some(seat) = state.called.remove(&ticket) {
+                // It may have been the one who knew.
+                state.tell_when_a_batch_closes();
                 return Some(seat);
             }
             let rest = state
@@ -127,6 +129,7 @@ impl Pool {
                 if !wanted {
                     let seat = state.forget(ticket);
                     self.call(&mut state);
+                    state.tell_when_a_batch_closes();
                     drop(state);
                     // It may have been called meanwhile: the others of its batch go on without it.
                     drop(seat);
@@ -171,7 +174,7 @@ impl Pool {
                 slots: members.iter().map(|_| None).collect(),
                 rest: row,
                 unanswered: members.len(),
-                any_ready: false,
+                ready: 0,
                 until: None,
                 outcome: None,
             }),
@@ -190,14 +193,15 @@ impl Pool {
         }
     }
 
-    /// A run has ended, of so many frames.
-    fn finish(self: &Arc<Self>, weight: usize, model: &Model, frames: usize) {
+    /// A run has ended, for so many that are likely to ask again.
+    fn finish(self: &Arc<Self>, weight: usize, model: &Model, returning: usize) {
         let mut state = self.lock();
         let now = self.started.elapsed();
         state.batching.finish(weight);
         let until = now + model.takes() / MOMENT;
-        state.batching.expect(model.group(), frames, until, now);
+        state.batching.expect(model.group(), returning, until, now);
         self.call(&mut state);
+        state.tell_when_a_batch_closes();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -206,6 +210,13 @@ impl Pool {
 }
 
 impl State {
+    /// Has one that sleeps look when that is: it may have begun to wait before there was such a time.
+    fn tell_when_a_batch_closes(&self) {
+        if let (Some(_), Some(waiting)) = (self.closes, self.waiting.values().next()) {
+            waiting.notify_one();
+        }
+    }
+
     fn forget(&mut self, ticket: Ticket) -> Option<Seat> {
         self.batching.leave(ticket);
         self.waiting.remove(&ticket);
@@ -230,8 +241,8 @@ struct Progress {
     /// What the row has beyond them.
     rest: Vec<Slot>,
     unanswered: usize,
-    /// Whether anyone has a frame in it.
-    any_ready: bool,
+    /// How many have a frame in it.
+    ready: usize,
     /// The latest of all, whoever wants it earlier: what is late for one must not fail the others. The inner `None` is no
     /// limit, the outer one is that nobody has told theirs.
     until: Option<Option<Instant>>,
@@ -337,12 +348,12 @@ impl Batch {
         is_ready: bool,
         until: Option<Instant>,
     ) -> Option<Arc<Outcome>> {
-        let (row, frames, until) = {
+        let (row, frames, ready, until) = {
             let mut progress = self.lock();
             if let Some(place) = progress.slots.get_mut(index) {
                 *place = slot;
             }
-            progress.any_ready |= is_ready;
+            progress.ready += usize::from(is_ready);
             progress.unanswered -= 1;
             if is_ready {
                 let told = progress.until.unwrap_or(until);
@@ -355,12 +366,12 @@ impl Batch {
             let frames = slots.len();
             let row = slots.into_iter().map(Option::unwrap_or_default);
             let row: Vec<_> = row.chain(std::mem::take(&mut progress.rest)).collect();
-            let wanted = progress.any_ready.then_some(frames);
-            (row, wanted, progress.until.flatten())
+            (row, frames, progress.ready, progress.until.flatten())
         };
-        let outcome = frames.map(|frames| Arc::new(self.run(row, frames, until)));
-        self.pool
-            .finish(self.weight, &self.model, frames.unwrap_or(0));
+        let outcome = (ready > 0).then(|| Arc::new(self.run(row, frames, until)));
+        let has_worked = outcome.as_ref().is_some_and(|o| o.outputs.is_ok());
+        let returning = if has_worked { ready } else { 0 };
+        self.pool.finish(self.weight, &self.model, returning);
         self.lock().outcome = outcome.clone();
         self.ran.notify_all();
         outcome

@@ -49,7 +49,7 @@ pub struct Batching {
     free: usize,
     /// By deadline, the earliest first; of equals, who asked first. No longer than there are threads that infer.
     waiting: Vec<Waiting>,
-    /// One of a group at most.
+    /// The oldest first; of runs that ended a moment ago, so no more than fit into one.
     returning: Vec<Returning>,
     issued: Ticket,
 }
@@ -79,10 +79,12 @@ impl Batching {
     pub fn ask(&mut self, terms: Terms, now: Duration) -> Ticket {
         self.issued += 1;
         let ticket = self.issued;
+        self.returning.retain(|expected| expected.until > now);
         let mut returning = self.returning.iter_mut();
         if let Some(expected) = returning.find(|expected| expected.group == terms.group) {
-            expected.frames = expected.frames.saturating_sub(1);
+            expected.frames -= 1;
         }
+        self.returning.retain(|expected| expected.frames > 0);
         let later = |other: &Waiting| other.terms.deadline <= terms.deadline;
         let at = self.waiting.partition_point(later);
         let waiting = Waiting {
@@ -114,7 +116,7 @@ impl Batching {
             if weight > self.free {
                 break;
             }
-            let (members, closes) = self.company(group);
+            let (members, closes) = self.company(group, weight);
             if closes > now {
                 open = Some(open.map_or(closes, |open| open.min(closes)));
                 continue;
@@ -132,29 +134,21 @@ impl Batching {
         self.free += weight.min(self.room);
     }
 
-    /// So many of the group inferred together; until then they are waited for, unless one alone did.
+    /// So many of the group inferred together, and are likely to ask again by then, unless one alone did.
     pub fn expect(&mut self, group: u64, frames: usize, until: Duration, now: Duration) {
-        self.returning
-            .retain(|expected| expected.frames > 0 && expected.until > now);
-        if frames < 2 {
-            return;
-        }
-        let mut returning = self.returning.iter_mut();
-        match returning.find(|expected| expected.group == group) {
-            Some(expected) => {
-                expected.frames += frames;
-                expected.until = expected.until.max(until);
-            }
-            None => self.returning.push(Returning {
+        self.returning.retain(|expected| expected.until > now);
+        if frames > 1 {
+            self.returning.push(Returning {
                 group,
                 frames,
                 until,
-            }),
+            });
         }
     }
 
-    /// Who of the group would infer together, and from when on they no longer wait for more.
-    fn company(&self, group: u64) -> (Vec<Ticket>, Duration) {
+    /// Who of the group would infer together, and from when on they no longer wait for more. Those who return are waited for
+    /// where there is no room for a run of theirs.
+    fn company(&self, group: u64, weight: usize) -> (Vec<Ticket>, Duration) {
         let mut members = Vec::new();
         let mut most = usize::MAX;
         let mut late = Duration::MAX;
@@ -173,9 +167,13 @@ impl Batching {
         if members.len() >= most {
             return (members, Duration::ZERO);
         }
-        let mut returning = self.returning.iter();
-        let expected = returning.find(|expected| expected.group == group && expected.frames > 0);
-        let expected = expected.map_or(Duration::ZERO, |expected| expected.until);
+        let takes_last_room = self.free - weight < weight;
+        let returning = self.returning.iter();
+        let expected = returning
+            .filter(|expected| takes_last_room && expected.group == group)
+            .map(|expected| expected.until)
+            .max();
+        let expected = expected.unwrap_or_default();
         (members, late.min(patience.max(expected)))
     }
 }
@@ -339,17 +337,36 @@ mod tests {
         assert_eq!(batching.next(at(95)), Next::Start(vec![hurried]));
         batching.finish(1);
 
+        // Who did not come after one run is not waited for after the next one.
+        let later = Terms {
+            deadline: at(200),
+            ..eager
+        };
+        batching.expect(1, 2, at(114), at(110));
+        batching.expect(1, 2, at(118), at(115));
+        let both = [116, 116].map(|now| batching.ask(later, at(now)));
+        assert_eq!(batching.next(at(116)), Next::Start(both.into()));
+        batching.finish(1);
+
         // Who inferred alone is not waited for, and other models do not wait.
-        batching.expect(1, 1, at(104), at(100));
-        batching.expect(2, 2, at(104), at(100));
-        let alone = batching.ask(
-            Terms {
-                deadline: at(200),
-                ..eager
-            },
-            at(101),
-        );
-        assert_eq!(batching.next(at(101)), Next::Start(vec![alone]));
+        batching.expect(1, 1, at(124), at(120));
+        batching.expect(2, 2, at(124), at(120));
+        let alone = batching.ask(later, at(121));
+        assert_eq!(batching.next(at(121)), Next::Start(vec![alone]));
+    }
+
+    #[test]
+    fn nobody_is_waited_for_who_would_find_room() {
+        let eager = Terms {
+            most: 3,
+            ..terms(1, 100)
+        };
+        let mut batching = Batching::new(2);
+        batching.expect(1, 3, at(4), at(0));
+        let first = batching.ask(eager, at(1));
+        assert_eq!(batching.next(at(1)), Next::Start(vec![first]));
+        batching.ask(eager, at(2));
+        assert_eq!(batching.next(at(2)), Next::Until(at(4)));
     }
 
     #[test]

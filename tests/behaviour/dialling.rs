@@ -25,6 +25,17 @@ fn nobody() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
+fn until(is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "it does not come"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_sink_that_calls_can_be_started_again() {
     let house = Server::playing(HOUSE);
@@ -92,6 +103,8 @@ fn sound_that_a_server_does_not_take_keeps_no_file_from_it() {
             client.set_state(gst::State::Paused).unwrap();
             // Of one stream: the demuxer's only thread waits with it for the pipeline to play.
             data.recv_timeout(Duration::from_secs(10)).unwrap();
+            // The probe comes a moment before the sink.
+            std::thread::sleep(Duration::from_millis(100));
         }
         client.set_state(gst::State::Playing).unwrap();
         until_eos(&client);
@@ -142,18 +155,14 @@ fn what_an_inferencesink_sends_after_a_seek_is_sent_at_its_time() {
         stats.get::<u64>("received").unwrap()
     };
     client.set_state(gst::State::Playing).unwrap();
-    while received() < 15 {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until(|| received() >= 15);
     let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
     let set = gst::SeekType::Set;
     let (start, stop) = (gst::ClockTime::ZERO, gst::ClockTime::SECOND);
     let before = received();
     let began = Instant::now();
     client.seek(1.0, flags, set, start, set, stop).unwrap();
-    while received() < before + 30 {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until(|| received() >= before + 30);
     // The last of 30 frames comes 29 frames after the first one.
     let took = began.elapsed();
     assert!(took > Duration::from_millis(700), "{took:?}");

@@ -7,7 +7,9 @@ use gst::glib;
 use gst::prelude::*;
 
 use crate::dial::calls::{Caller, Calls, Failure, Plan, Reception, Terms};
-use crate::dial::{self, Address, DialError, Http, Options, Party, Value};
+use crate::dial::{
+    self, Address, DialError, Http, OptionError, Options, Party, Protocol, Value, Wanted,
+};
 use crate::logic::bandwidth::Limits;
 use crate::logic::connection::Patience;
 use crate::peer::call::CallConfig;
@@ -236,17 +238,11 @@ impl Dialling {
             sends_audio: directory::published(name, Media::Audio),
             receives: dialled.has_receiver(),
         };
-        let offer = plan.protocol.wanted(&party).or_else(|error| {
-            // A demuxer finds what there is; if that is sound too, it is told of as discarded.
-            let without_sound = Party {
-                sends_audio: 0,
-                ..party
-            };
-            match directory::is_reserved(name) {
-                true => plan.protocol.wanted(&without_sound),
-                false => Err(error),
-            }
-        });
+        let offer = match directory::is_reserved(name) {
+            // A demuxer finds what there is; what the server does not take of it is told of as discarded.
+            true => most_of(&*plan.protocol, &party),
+            false => plan.protocol.wanted(&party),
+        };
         let offer = offer.map_err(|error| wrong(format!("{}: {error}", plan.address)))?;
         let sender = || Receiver {
             stage: Arc::new(SenderStage::new(element, name)),
@@ -278,6 +274,23 @@ impl Dialling {
             calls.stop(abruptly);
         }
     }
+}
+
+/// Of as many streams as the protocol takes, rather video than audio; the error is that of all of them.
+fn most_of(protocol: &dyn Protocol, party: &Party) -> Result<Wanted, OptionError> {
+    let least = party.sends_video.min(1);
+    let mut fewer = (least..=party.sends_video).rev().flat_map(|video| {
+        let audios = (0..=party.sends_audio).rev();
+        audios.map(move |audio| Party {
+            sends_video: video,
+            sends_audio: audio,
+            ..*party
+        })
+    });
+    protocol.wanted(party).or_else(|error| {
+        let offer = fewer.find_map(|party| protocol.wanted(&party).ok());
+        offer.ok_or(error)
+    })
 }
 
 fn config() -> SessionConfig {

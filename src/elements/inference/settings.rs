@@ -501,7 +501,7 @@ impl Settings {
             // GstInferenceSink:batch-latency:, GstInferenceFilter:batch-latency: Holds from the next frame on. Since: 0.1
             glib::ParamSpecUInt::builder("batch-latency")
                 .nick("Batch latency")
-                .blurb("Milliseconds that a frame whose turn it is may wait for others to share its run; 0 shares with those that wait already, and with those that shared the last run, if they come within a quarter of its time")
+                .blurb("Milliseconds that a frame whose turn it is may wait for others to share its run; 0 shares with those that wait already. When the room for runs is nearly used up, those that shared a run are waited for besides, for a quarter of its time at most")
                 .maximum(MOST_BATCH_LATENCY)
                 .default_value(default.batch_latency)
                 .mutable_playing()

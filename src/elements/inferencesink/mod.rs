@@ -27,7 +27,8 @@
 //! take turns: as many infer at once as the cores have room for, the frame with the earliest `deadline` first. A frame is
 //! taken when its turn comes, so it is the newest of its stream. With `max-batch` above 1, frames that wait for the same
 //! model share a run; a run starts when it is full, when a frame of it has waited for `batch-latency`, or when it would be
-//! late otherwise. Who shared a run is waited for a quarter of its time longer. An engine that fails or panics fails the frames of that run, and the next is served.
+//! late otherwise. The last run that there is room for also waits for those that have just shared one, for a quarter of that
+//! one's time at most. An engine that fails or panics fails the frames of that run, and the next is served.
 //!
 //! # Engines
 //!

@@ -1,19 +1,20 @@
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
+use super::gate::Gate;
+use super::input::{Input, InputState, check, picture};
 use super::settings::Settings;
 use crate::elements::dialling::Dialling;
 use crate::elements::without_preroll;
-use crate::logic::continuity::formats::{self, PixelFormat};
 use crate::logic::frame_facts::FrameFacts;
 use crate::logic::media::Media;
 use crate::peer::dialled::Dialled;
-use crate::peer::directory::{self, Claim, Reservation};
+use crate::peer::directory::{self, Reservation};
 use crate::peer::encoding::{accepted, answer_caps};
 use crate::peer::publication::{Publication, PublicationStage};
 
@@ -25,53 +26,12 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-/// More pixels no encoder takes.
-const MAX_PIXELS: u64 = 16_383 * 16_383;
 /// How much before its time audio is taken, where it is paced: a period.
 const AHEAD: gst::ClockTime = gst::ClockTime::from_mseconds(20);
-/// Most pixels to a side that encoders take.
-const MAX_SIDE: u32 = 16_383;
-/// How often a wait for a buffer's time looks at the clock again: it may have been changed.
+/// How often a wait for the end of a session looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often a wait for a server looks whether it is there.
 const LOOK_FOR_SERVER: Duration = Duration::from_millis(10);
-
-/// One request pad.
-struct Input {
-    media: Media,
-    state: Mutex<InputState>,
-}
-
-#[derive(Default)]
-struct InputState {
-    /// Its number among the session's streams, from READY on: lines are kept for it in answers.
-    claim: Option<Claim>,
-    /// From PAUSED on.
-    publication: Option<Arc<Publication>>,
-    segment: gst::FormattedSegment<gst::ClockTime>,
-    caps: Option<gst::Caps>,
-    /// What a raw picture must hold at least, where its format is one that is taken as it is.
-    picture: Option<(PixelFormat, u32, u32)>,
-    /// The connection in the stream-id, if there is one.
-    origin: Option<String>,
-    /// Whether what is upstream is live; asked at the first buffer.
-    live: Option<bool>,
-    eos: bool,
-}
-
-/// Whether buffers may go through.
-#[derive(Default)]
-struct Gate {
-    playing: bool,
-    /// Pads that are being flushed; all, while the element stops.
-    flushing: Vec<String>,
-    stopped: bool,
-    /// Running time at which a seek began the streams' own time anew: nothing prerolls here for which the pipeline would begin
-    /// its time anew as well.
-    epoch: gst::ClockTime,
-    /// What is not live has waited for the server, and its time begins when that was there.
-    met_server: bool,
-}
 
 #[derive(Default)]
 pub struct RtcSessionSink {
@@ -80,8 +40,7 @@ pub struct RtcSessionSink {
     /// Stands for pads that are yet to come: a demuxer's are asked for one after another when it has found its streams, and
     /// then an offer may have been made or answered. They are known when there is data.
     reserved: Mutex<Option<Arc<Reservation>>>,
-    gate: Mutex<Gate>,
-    gate_moved: Condvar,
+    gate: Gate,
     dialling: Dialling,
 }
 
@@ -104,7 +63,7 @@ impl PublicationStage for Stage {
 
     fn running_time(&self) -> Option<gst::ClockTime> {
         let element = self.0.upgrade()?;
-        let playing = lock(&element.imp().gate).playing;
+        let playing = element.imp().gate.is_playing();
         element.current_running_time().filter(|_| playing)
     }
 }
@@ -155,19 +114,25 @@ impl RtcSessionSink {
     }
 
     fn start(&self) -> Result<(), glib::BoolError> {
-        lock(&self.gate).stopped = false;
+        self.gate.start();
         let inputs = self.inputs();
         inputs
             .iter()
             .try_for_each(|(name, input)| self.publish(name, input))
     }
 
-    fn move_gate(&self, change: impl FnOnce(&mut Gate)) {
-        change(&mut lock(&self.gate));
-        self.gate_moved.notify_all();
+    fn move_gate(&self, change: impl FnOnce(&Gate)) {
+        change(&self.gate);
         for publication in self.publications() {
             publication.wake();
         }
+    }
+
+    /// Where pads are asked for late, what comes through them is not known before there is data.
+    fn reserve(&self) {
+        let are_late = self.inputs().iter().all(|(_, input)| input.is_late);
+        let reservation = are_late.then(|| directory::reserve(&self.session()));
+        *lock(&self.reserved) = reservation;
     }
 
     fn pads_are_known(&self) {
@@ -224,18 +189,20 @@ impl RtcSessionSink {
         }
         let sync = lock(&self.settings).sync;
         // What comes a moment early is sent at its time by continuity, what comes late is a gap.
-        let running = running.map(|running| running + self.epoch());
+        let now = || self.obj().current_running_time().unwrap_or_default();
+        let running = running.map(|running| running + self.gate.epoch(now()));
         let ahead = match publication.terms().feed.continuity {
             Some(_) if input.media == Media::Audio => AHEAD,
             _ => gst::ClockTime::ZERO,
         };
         let due = running.filter(|_| wait && sync);
-        self.wait_until(pad, due.map(|due| due.saturating_sub(ahead)))?;
+        let due = due.map(|due| due.saturating_sub(ahead));
+        self.gate
+            .wait_until(pad, due, || self.obj().current_running_time())?;
         let origin = FrameFacts::read(&buffer).connection_id.or(origin);
-        let now = || self.obj().current_running_time().unwrap_or_default();
         let at = running.unwrap_or_else(now);
         publication.push(origin.as_deref(), buffer, &caps, at.into(), wait);
-        match lock(&self.gate).shuts(pad) {
+        match self.gate.shuts(pad) {
             true => Err(gst::FlowError::Flushing),
             false => Ok(gst::FlowSuccess::Ok),
         }
@@ -253,57 +220,12 @@ impl RtcSessionSink {
             if server.is_over() {
                 return Err(gst::FlowError::Eos);
             }
-            let gate = lock(&self.gate);
-            if gate.shuts(pad) {
-                return Err(gst::FlowError::Flushing);
-            }
-            drop(self.gate_moved.wait_timeout(gate, LOOK_FOR_SERVER));
+            self.gate.wait_for(pad, LOOK_FOR_SERVER)?;
         }
         let now = self.obj().current_running_time();
-        let mut gate = lock(&self.gate);
-        if !std::mem::replace(&mut gate.met_server, true)
-            && let Some(late) = now.zip(running).and_then(|(now, at)| now.checked_sub(at))
-        {
-            gate.epoch = late;
-        }
+        let late = now.zip(running).and_then(|(now, at)| now.checked_sub(at));
+        self.gate.met_server(late);
         Ok(())
-    }
-
-    /// Waits until the element plays, and then until that running time.
-    fn wait_until(
-        &self,
-        pad: &gst::Pad,
-        due: Option<gst::ClockTime>,
-    ) -> Result<(), gst::FlowError> {
-        let mut gate = lock(&self.gate);
-        loop {
-            if gate.shuts(pad) {
-                return Err(gst::FlowError::Flushing);
-            }
-            let mut left = LOOK;
-            if gate.playing {
-                let now = self.obj().current_running_time();
-                match due.zip(now).and_then(|(due, now)| due.checked_sub(now)) {
-                    Some(early) if !early.is_zero() => left = LOOK.min(early.into()),
-                    _ => return Ok(()),
-                }
-            }
-            gate = self
-                .gate_moved
-                .wait_timeout(gate, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
-
-    fn epoch(&self) -> gst::ClockTime {
-        let now = self.obj().current_running_time().unwrap_or_default();
-        let mut gate = lock(&self.gate);
-        // The pipeline has begun its time anew after all.
-        if gate.playing && now < gate.epoch {
-            gate.epoch = gst::ClockTime::ZERO;
-        }
-        gate.epoch
     }
 
     fn is_live(&self, pad: &gst::Pad, input: &Input) -> bool {
@@ -371,14 +293,14 @@ impl RtcSessionSink {
                 true
             }
             gst::EventView::FlushStart(_) => {
-                self.move_gate(|gate| gate.flushing.push(pad.name().to_string()));
+                self.move_gate(|gate| gate.begin_flush(pad));
                 if let Some(publication) = &lock(&input.state).publication {
                     publication.set_flushing(true);
                 }
                 true
             }
             gst::EventView::FlushStop(stop) => {
-                self.move_gate(|gate| gate.flushing.retain(|name| *name != pad.name()));
+                self.move_gate(|gate| gate.end_flush(pad));
                 let publication = {
                     let mut state = lock(&input.state);
                     state.eos = false;
@@ -388,13 +310,7 @@ impl RtcSessionSink {
                 if stop.resets_time() {
                     let obj = self.obj();
                     let now = obj.current_running_time().unwrap_or_default();
-                    self.move_gate(|gate| {
-                        gate.epoch = if gate.playing {
-                            now
-                        } else {
-                            gst::ClockTime::ZERO
-                        };
-                    });
+                    self.move_gate(|gate| gate.begin_anew(now));
                     let zero = gst::message::ResetTime::builder(gst::ClockTime::ZERO).src(&*obj);
                     let _ = obj.post_message(zero.build());
                 }
@@ -448,7 +364,7 @@ impl RtcSessionSink {
         };
         server.inputs_are_over();
         while self.dialling.session().is_some()
-            && !lock(&self.gate).stopped
+            && !self.gate.is_stopped()
             && !server.wait_over(LOOK)
         {}
     }
@@ -467,51 +383,6 @@ impl RtcSessionSink {
         let cleared: Vec<bool> = publications.iter().map(|p| p.clear(id)).collect();
         !cleared.is_empty() && cleared.into_iter().all(|cleared| cleared)
     }
-}
-
-impl Gate {
-    fn shuts(&self, pad: &gst::Pad) -> bool {
-        self.stopped || self.flushing.contains(&pad.name().to_string())
-    }
-}
-
-fn picture(caps: &gst::CapsRef) -> Option<(PixelFormat, u32, u32)> {
-    let info = gst_video::VideoInfo::from_caps(caps).ok()?;
-    let format = PixelFormat::named(info.format().to_str())?;
-    Some((format, info.width(), info.height()))
-}
-
-/// What can be sent of that kind, or why it cannot.
-fn check(media: Media, caps: &gst::CapsRef) -> Result<(), String> {
-    let Some(structure) = caps.structure(0) else {
-        return Err("caps without a structure".into());
-    };
-    let int = |name: &str| {
-        structure
-            .get::<i32>(name)
-            .ok()
-            .and_then(|n| u32::try_from(n).ok())
-    };
-    let format = structure.get::<&str>("format").unwrap_or_default();
-    let fits = match (media, structure.name().as_str()) {
-        (Media::Video, "video/x-raw") => {
-            let size = (int("width").unwrap_or(0), int("height").unwrap_or(0));
-            if size.0.max(size.1) > MAX_SIDE {
-                return Err(format!(
-                    "a picture of {}x{}; at most {MAX_SIDE} pixels to a side are right",
-                    size.0, size.1
-                ));
-            }
-            formats::video(format, size.0, size.1, MAX_PIXELS)
-        }
-        (Media::Audio, "audio/x-raw") => {
-            let interleaved = structure.get::<&str>("layout") != Ok("non-interleaved");
-            let (rate, channels) = (int("rate").unwrap_or(0), int("channels").unwrap_or(0));
-            formats::audio(format, interleaved, rate, channels)
-        }
-        _ => return Ok(()),
-    };
-    fits.map(|_| ()).map_err(|error| error.to_string())
 }
 
 #[glib::object_subclass]
@@ -636,6 +507,7 @@ impl ElementImpl for RtcSessionSink {
         let media = Media::of_word(kind)?;
         let input = Arc::new(Input {
             media,
+            is_late: self.obj().current_state() >= gst::State::Ready,
             state: Mutex::default(),
         });
         let name = {
@@ -671,12 +543,12 @@ impl ElementImpl for RtcSessionSink {
         let input = lock(&self.inputs).remove(&name);
         let publication = input.and_then(|input| lock(&input.state).publication.take());
         // Whoever waits in the pad waits no longer.
-        self.move_gate(|gate| gate.flushing.push(name.clone()));
+        self.move_gate(|gate| gate.begin_flush(pad));
         if let Some(publication) = &publication {
             publication.set_flushing(true);
         }
         let _ = pad.set_active(false);
-        self.move_gate(|gate| gate.flushing.retain(|flushing| *flushing != name));
+        self.move_gate(|gate| gate.end_flush(pad));
         if let Some(publication) = publication {
             publication.stop();
         }
@@ -707,19 +579,18 @@ impl ElementImpl for RtcSessionSink {
                 for (_, input) in self.inputs() {
                     self.claim(&input);
                 }
-                if self.inputs().is_empty() {
-                    *lock(&self.reserved) = Some(directory::reserve(&self.session()));
-                }
+                self.reserve();
             }
             gst::StateChange::ReadyToPaused => {
+                self.reserve();
                 if let Err(error) = self.start() {
                     gst::element_imp_error!(self, gst::ResourceError::NoSpaceLeft, ("{error}"));
                     return Err(gst::StateChangeError);
                 }
             }
-            gst::StateChange::PlayingToPaused => self.move_gate(|gate| gate.playing = false),
+            gst::StateChange::PlayingToPaused => self.move_gate(|gate| gate.set_playing(false)),
             gst::StateChange::PausedToReady => {
-                self.move_gate(|gate| gate.stopped = true);
+                self.move_gate(Gate::stop);
                 for publication in self.publications() {
                     publication.set_flushing(true);
                 }
@@ -729,7 +600,7 @@ impl ElementImpl for RtcSessionSink {
         let done = self.parent_change_state(transition)?;
         match transition {
             gst::StateChange::PausedToPlaying => {
-                self.move_gate(|gate| gate.playing = true);
+                self.move_gate(|gate| gate.set_playing(true));
                 if let Err(message) = self.dialling.start(self.obj().upcast_ref()) {
                     self.post_error_message(message);
                     return Err(gst::StateChangeError);
@@ -746,10 +617,7 @@ impl ElementImpl for RtcSessionSink {
                     *state = InputState::default();
                     state.claim = claim;
                 }
-                *lock(&self.gate) = Gate {
-                    stopped: true,
-                    ..Gate::default()
-                };
+                self.gate.reset();
             }
             gst::StateChange::ReadyToNull => {
                 lock(&self.reserved).take();

@@ -66,7 +66,9 @@
 use gst::glib;
 use gst::prelude::*;
 
+mod gate;
 mod imp;
+mod input;
 mod settings;
 
 glib::wrapper! {
