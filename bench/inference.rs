@@ -64,17 +64,12 @@ fn compare(sharing: Option<Device>) {
             engines.push(alone(file, engine, device, BATCHES[1]));
         }
         // On cores the detector gains nothing.
-        let on_cores = device == Device::Cpu;
-        let gain = if on_cores {
-            &[&dense][..]
-        } else {
-            &[&detector, &dense]
+        let gain: &[_] = match device {
+            Device::Cpu => &[&dense],
+            _ => &[&detector, &dense],
         };
-        for (file, batch) in gain
-            .iter()
-            .flat_map(|file| BATCHES.map(|batch| (file, batch)))
-        {
-            elements.push(element(file, engine, device, batch));
+        for file in gain {
+            elements.extend(BATCHES.map(|batch| element(file, engine, device, batch)));
         }
     }
     let memory: Vec<Value> = [1, STREAMS].map(in_a_process_of_its_own).into();

@@ -15,7 +15,6 @@ use super::tensor::Tensor;
 use super::{EngineError, Room};
 use crate::logic::batching::{Batching, Next, Terms, Ticket};
 
-/// Between two looks at whether the turn is still wanted.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The share of a run's time for which those who shared one are waited for afterwards.
@@ -28,6 +27,8 @@ const ALONE: u64 = u64::MAX;
 pub struct Pool {
     /// Zero of its times.
     started: Instant,
+    /// Between two looks at whether the turn is still wanted.
+    look: Duration,
     state: Mutex<State>,
 }
 
@@ -57,16 +58,17 @@ pub struct Request {
 impl Pool {
     /// For what has such room, alone or with all others on this machine's cores.
     pub fn of(room: Room) -> Arc<Pool> {
-        static CORES: LazyLock<Arc<Pool>> = LazyLock::new(|| Arc::new(Pool::new(cores())));
+        static CORES: LazyLock<Arc<Pool>> = LazyLock::new(|| Arc::new(Pool::new(cores(), LOOK)));
         match room {
             Room::Cores { .. } => CORES.clone(),
-            Room::Own(most) => Arc::new(Pool::new(most.max(1))),
+            Room::Own(most) => Arc::new(Pool::new(most.max(1), LOOK)),
         }
     }
 
-    fn new(room: usize) -> Self {
+    fn new(room: usize, look: Duration) -> Self {
         Pool {
             started: Instant::now(),
+            look,
             state: Mutex::new(State {
                 batching: Batching::new(room),
                 waiting: HashMap::new(),
@@ -114,13 +116,13 @@ impl Pool {
             let rest = state
                 .closes
                 .map(|closes| closes.saturating_sub(self.started.elapsed()));
-            let timeout = rest.map_or(LOOK, |rest| rest.min(LOOK));
+            let timeout = rest.map_or(self.look, |rest| rest.min(self.look));
             let waited = me.wait_timeout(state, timeout);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             if state.closes.is_some() {
                 self.call(&mut state);
             }
-            if looked.elapsed() >= LOOK && !state.called.contains_key(&ticket) {
+            if looked.elapsed() >= self.look && !state.called.contains_key(&ticket) {
                 // Asked without the lock: what it looks at has locks of its own.
                 drop(state);
                 let wanted = wanted();
@@ -196,10 +198,9 @@ impl Pool {
     /// A run has ended, for so many that are likely to ask again.
     fn finish(self: &Arc<Self>, weight: usize, model: &Model, returning: usize) {
         let mut state = self.lock();
-        let now = self.started.elapsed();
         state.batching.finish(weight);
-        let until = now + model.takes() / MOMENT;
-        state.batching.expect(model.group(), returning, until, now);
+        let until = self.started.elapsed() + model.takes() / MOMENT;
+        state.batching.expect(model.group(), returning, until);
         self.call(&mut state);
         state.tell_when_a_batch_closes();
     }

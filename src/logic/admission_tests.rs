@@ -376,7 +376,7 @@ fn a_million_frames_through_an_engine_with_faults_leave_the_accounts_exact() {
                     Fate::Works | Fate::Stalls => Outcome::Inferred,
                 };
                 if let Some((stream, _)) = members.first() {
-                    batching.expect(*stream as u64 % 3, members.len(), now + MOMENT, now);
+                    batching.expect(*stream as u64 % 3, members.len(), now + MOMENT);
                 }
                 for (stream, ticket) in members {
                     let admission = &mut elements[stream].admission;

@@ -49,7 +49,7 @@ pub struct Batching {
     free: usize,
     /// By deadline, the earliest first; of equals, who asked first. No longer than there are threads that infer.
     waiting: Vec<Waiting>,
-    /// The oldest first; of runs that ended a moment ago, so no more than fit into one.
+    /// The oldest first; of runs that ended a moment ago or since the latest one asked, so no more than fit into that.
     returning: Vec<Returning>,
     issued: Ticket,
 }
@@ -135,8 +135,7 @@ impl Batching {
     }
 
     /// So many of the group inferred together, and are likely to ask again by then, unless one alone did.
-    pub fn expect(&mut self, group: u64, frames: usize, until: Duration, now: Duration) {
-        self.returning.retain(|expected| expected.until > now);
+    pub fn expect(&mut self, group: u64, frames: usize, until: Duration) {
         if frames > 1 {
             self.returning.push(Returning {
                 group,
@@ -303,7 +302,7 @@ mod tests {
             ..terms(1, 100)
         };
         let mut batching = Batching::new(1);
-        batching.expect(1, 3, at(4), at(0));
+        batching.expect(1, 3, at(4));
         let first = batching.ask(eager, at(1));
         assert_eq!(batching.next(at(1)), Next::Until(at(4)));
         let second = batching.ask(eager, at(2));
@@ -317,21 +316,21 @@ mod tests {
         batching.finish(1);
 
         // All who are expected are there, though there is room for more.
-        batching.expect(1, 2, at(14), at(10));
+        batching.expect(1, 2, at(14));
         let first = batching.ask(eager, at(11));
         let second = batching.ask(eager, at(12));
         assert_eq!(batching.next(at(12)), Next::Start(vec![first, second]));
         batching.finish(1);
 
         // One does not come.
-        batching.expect(1, 2, at(24), at(20));
+        batching.expect(1, 2, at(24));
         let alone = batching.ask(eager, at(21));
         assert_eq!(batching.next(at(23)), Next::Until(at(24)));
         assert_eq!(batching.next(at(24)), Next::Start(vec![alone]));
         batching.finish(1);
 
         // Nor is anybody waited for who would make a result late; five take the inference.
-        batching.expect(1, 2, at(99), at(90));
+        batching.expect(1, 2, at(99));
         let hurried = batching.ask(eager, at(91));
         assert_eq!(batching.next(at(91)), Next::Until(at(95)));
         assert_eq!(batching.next(at(95)), Next::Start(vec![hurried]));
@@ -342,15 +341,15 @@ mod tests {
             deadline: at(200),
             ..eager
         };
-        batching.expect(1, 2, at(114), at(110));
-        batching.expect(1, 2, at(118), at(115));
+        batching.expect(1, 2, at(114));
+        batching.expect(1, 2, at(118));
         let both = [116, 116].map(|now| batching.ask(later, at(now)));
         assert_eq!(batching.next(at(116)), Next::Start(both.into()));
         batching.finish(1);
 
         // Who inferred alone is not waited for, and other models do not wait.
-        batching.expect(1, 1, at(124), at(120));
-        batching.expect(2, 2, at(124), at(120));
+        batching.expect(1, 1, at(124));
+        batching.expect(2, 2, at(124));
         let alone = batching.ask(later, at(121));
         assert_eq!(batching.next(at(121)), Next::Start(vec![alone]));
     }
@@ -362,7 +361,7 @@ mod tests {
             ..terms(1, 100)
         };
         let mut batching = Batching::new(2);
-        batching.expect(1, 3, at(4), at(0));
+        batching.expect(1, 3, at(4));
         let first = batching.ask(eager, at(1));
         assert_eq!(batching.next(at(1)), Next::Start(vec![first]));
         batching.ask(eager, at(2));

@@ -89,7 +89,7 @@ pub struct Reservation {
 
 impl Reservation {
     /// What is published has claims of its own now.
-    pub fn is_known(&self) {
+    pub fn set_known(&self) {
         self.known.store(true, Ordering::Relaxed);
     }
 }
@@ -208,7 +208,7 @@ mod tests {
         let _video = claim(name, Media::Video);
         assert_eq!(published(name, Media::Audio), 1);
         assert!(is_reserved(name));
-        reservation.is_known();
+        reservation.set_known();
         assert_eq!(published(name, Media::Audio), 0);
         assert_eq!(published(name, Media::Video), 1);
         assert!(is_reserved(name));

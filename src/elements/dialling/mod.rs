@@ -432,3 +432,31 @@ impl Caller for ElementCaller {
         gst::element_error!(element, kind, ("{failure}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_demuxer_finds_a_server_is_offered_as_much_as_it_takes() {
+        let text = |name: &str, value: &str| (name.to_owned(), Value::Text(value.into()));
+        let of_roboflow = [text("workspace", "any"), text("workflow-id", "any")];
+        for (uri, options, [sends_video, sends_audio], lines) in [
+            ("whip+http://h/whip", vec![], [1, 2], Some(3)),
+            ("whip+http://h/whip", vec![], [1, 6], Some(5)),
+            ("whip+http://h/whip", vec![], [0, 6], Some(4)),
+            ("roboflow+http://h", of_roboflow.to_vec(), [2, 3], Some(1)),
+            ("roboflow+http://h", of_roboflow.to_vec(), [0, 1], None),
+        ] {
+            let options = Options::new(options.into_iter().collect());
+            let protocol = dial::protocol(&uri.parse().unwrap(), &options).unwrap();
+            let party = Party {
+                sends_video,
+                sends_audio,
+                receives: false,
+            };
+            let offer = most_of(&*protocol, &party);
+            assert_eq!(offer.map(|wanted| wanted.lines.len()).ok(), lines, "{uri}");
+        }
+    }
+}

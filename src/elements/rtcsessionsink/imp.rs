@@ -137,7 +137,7 @@ impl RtcSessionSink {
 
     fn pads_are_known(&self) {
         if let Some(reservation) = &*lock(&self.reserved) {
-            reservation.is_known();
+            reservation.set_known();
         }
     }
 
@@ -147,11 +147,14 @@ impl RtcSessionSink {
         input: &Input,
         buffer: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        self.pads_are_known();
         let (publication, caps, running, origin) = {
             let state = lock(&input.state);
             if state.eos {
                 return Err(gst::FlowError::Eos);
+            }
+            // The first one of its stream.
+            if state.live.is_none() {
+                self.pads_are_known();
             }
             let caps = state.caps.clone().ok_or(gst::FlowError::NotNegotiated)?;
             let fits = state
