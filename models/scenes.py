@@ -286,7 +286,7 @@ def outline(name, rng):
         shaft, head, neck = rng.uniform(0.1, 0.22), rng.uniform(0.42, 0.65), rng.uniform(-0.05, 0.4)
         barb = neck - rng.choice([0, rng.uniform(0, 0.2)])
         return np.array([[-1, -shaft], [neck, -shaft], [barb, -head], [1, 0], [barb, head], [neck, shaft], [-1, shaft]])
-    radius, shift = rng.uniform(0.75, 1.0), rng.uniform(0.38, 0.62)
+    radius, shift = rng.uniform(0.75, 1.0), rng.uniform(0.38, 0.85)
     x = (1 - radius**2 + shift**2) / (2 * shift)
     y = math.sqrt(1 - x * x)
     a, b = math.atan2(y, x), math.atan2(y, x - shift)

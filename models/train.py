@@ -29,7 +29,7 @@ WIDTH, HEIGHT = 384, 288  # 4:3, so that the usual camera frame leaves no bars
 STRIDES = (8, 16)
 LEVELS = ((0, 56), (40, math.inf))  # longer side, input pixels, that each stride answers for
 CELLS = sum(WIDTH // s * (HEIGHT // s) for s in STRIDES)
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 
 
 class Conv(nn.Sequential):
@@ -237,10 +237,22 @@ def fold(net):
     """A copy whose batch norms are absorbed by the convolutions before them."""
     net = copy.deepcopy(net).eval()
     for module in net.modules():
-        if isinstance(module, Conv):
+        if isinstance(module, Conv) and isinstance(module[1], nn.BatchNorm2d):
             module[0] = nn.utils.fuse_conv_bn_eval(module[0], module[1])
             module[1] = nn.Identity()
     return net.to(memory_format=torch.contiguous_format)
+
+
+def load(path):
+    """A network to go on from: a checkpoint's, or that of an exported file, which has no batch norms any more."""
+    if not path.endswith(".onnx"):
+        net = Net()
+        net.load_state_dict(torch.load(path))
+        return net
+    net = fold(Net())
+    held = {entry.name: onnx.numpy_helper.to_array(entry).copy() for entry in onnx.load(path).graph.initializer}
+    net.load_state_dict({name: torch.from_numpy(held["net." + name]) for name in net.state_dict()})
+    return net.requires_grad_()
 
 
 def export(net, path):
@@ -283,15 +295,14 @@ def work(rank, options):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=options.meeting, rank=rank, world_size=workers)
     images, targets = cache.build(options.cache, options.scenes, WIDTH, HEIGHT, workers)
-    net = Net()
-    if options.start:
-        net.load_state_dict(torch.load(options.start))
+    net = load(options.start) if options.start else Net()
     net = net.to(memory_format=torch.channels_last).train()
     mean = copy.deepcopy(net)
     weights = list(net.parameters())
     decayed, plain = [p for p in weights if p.dim() > 1], [p for p in weights if p.dim() <= 1]
     adam = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0}])
     repeated = cache.of_kind("clutter", options.scenes) * (options.clutter - 1)
+    repeated += cache.of_kind("freehand", options.scenes) * (options.freehand - 1)
     size, seed = options.batch // workers, (options.seed, rank)
     batches = iter(Batches(images, targets, repeated, size, options.steps, seed))
     began, shown = time.monotonic(), 0.0
@@ -300,7 +311,7 @@ def work(rank, options):
         rate = options.rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * step / options.steps)) / 2)
         for group in adam.param_groups:
             group["lr"] = rate
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
             value = loss(net, *next(batches))
         adam.zero_grad(set_to_none=True)
         value.backward()
@@ -346,7 +357,9 @@ def main():
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     options.add_argument("--clutter", type=int, default=1, help="times an epoch shows each cluttered scene")
-    options.add_argument("--start", help="checkpoint to go on from")
+    options.add_argument("--freehand", type=int, default=1, help="times an epoch shows each pen drawing")
+    options.add_argument("--bfloat16", action="store_true", help="quicker where the CPU multiplies these itself, many times slower elsewhere")
+    options.add_argument("--start", help="checkpoint or exported file to go on from")
     options.add_argument("--keep", help="checkpoint to write")
     options = options.parse_args()
     cache.build(options.cache, options.scenes, WIDTH, HEIGHT, options.workers)
