@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     Overheard,
     inferring::{
-        CAPS, Gate, MODEL, PATIENCE, counts, frame, json, named, pipeline, stats, until_eos,
+        CAPS, Gate, MODEL, PATIENCE, counts, frame, hold, json, named, pipeline, stats, until_eos,
     },
     init,
 };
@@ -250,29 +250,13 @@ fn wait_infers_every_frame_of_a_file() {
 fn wait_holds_upstream_until_there_is_room() {
     let mut bench = bench("when-busy=wait");
     let gate = Gate::on(&bench.bus);
-    let pushed = hold(&mut bench);
-    gate.wait_for(1);
-    assert!(pushed.recv().unwrap().is_ok());
-    assert!(pushed.try_recv().is_err(), "it is held");
+    let pushed = hold(&mut bench.harness, &gate);
     gate.open();
     assert!(pushed.recv().unwrap().is_ok());
     bench.end();
     assert_eq!(ids(&bench.frames()), [1, 2, 3]);
     let end = stats(&bench.filter);
     assert_eq!((end.inferred, end.dropped, end.pending), (3, 0, 0));
-}
-
-/// Fills work place and waiting place, and has a third frame wait for room in a thread of its own.
-fn hold(bench: &mut Bench) -> mpsc::Receiver<Result<gst::FlowSuccess, gst::FlowError>> {
-    bench.harness.play();
-    bench.push();
-    let pad = bench.harness.srcpad().unwrap().clone();
-    let (done, result) = mpsc::channel();
-    thread::spawn(move || {
-        done.send(pad.push(frame())).unwrap();
-        done.send(pad.push(frame())).unwrap();
-    });
-    result
 }
 
 #[test]
@@ -553,9 +537,7 @@ fn with_latest_events_do_not_wait_but_eos_does() {
 fn a_flush_frees_the_streaming_thread_and_nothing_from_before_comes_after() {
     let mut bench = bench("when-busy=wait");
     let gate = Gate::on(&bench.bus);
-    let pushed = hold(&mut bench);
-    gate.wait_for(1);
-    assert!(pushed.recv().unwrap().is_ok());
+    let pushed = hold(&mut bench.harness, &gate);
     bench.harness.push_event(gst::event::FlushStart::new());
     assert_eq!(pushed.recv().unwrap(), Err(gst::FlowError::Flushing));
     // Frame 1 is about to be pushed, and still is when the flush ends.
@@ -634,9 +616,7 @@ fn seeking_while_busy_leaves_the_accounts_exact() {
 fn null_while_busy_ends_after_the_frame_in_work() {
     let mut bench = bench("when-busy=wait");
     let gate = Gate::on(&bench.bus);
-    let pushed = hold(&mut bench);
-    gate.wait_for(1);
-    assert!(pushed.recv().unwrap().is_ok());
+    let pushed = hold(&mut bench.harness, &gate);
     let filter = bench.filter.clone();
     let stopping = thread::spawn(move || filter.set_state(gst::State::Null));
     assert!(pushed.recv().unwrap().is_err());

@@ -1,7 +1,6 @@
 //! `inferencesink` with the project's own model. A slow model is one whose results somebody holds up: see [`Gate`].
 
 use std::{
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +12,7 @@ use gstrtcinference::logic::frame_facts::FrameFacts;
 use crate::{
     Overheard,
     inferring::{
-        CAPS, Gate, MODEL, PATIENCE, counts, frame, json, named, pipeline, stats, until_eos,
+        CAPS, Gate, MODEL, PATIENCE, counts, frame, hold, json, named, pipeline, stats, until_eos,
     },
     init,
 };
@@ -186,38 +185,12 @@ fn when_held_by_pause_no_frame_is_lost() {
     pipeline.set_state(gst::State::Null).unwrap();
 }
 
-/// Fills work place and waiting place, and has a third frame wait for room in a thread of its own.
-fn hold(harness: &mut Harness) -> mpsc::Receiver<Result<gst::FlowSuccess, gst::FlowError>> {
-    let (arrive, arrived) = mpsc::channel();
-    let at_door = sink_of(harness).static_pad("sink").unwrap();
-    at_door.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        // Nobody listens after the third.
-        let _ = arrive.send(());
-        gst::PadProbeReturn::Ok
-    });
-    harness.play();
-    harness.push(frame()).unwrap();
-    let pad = harness.srcpad().unwrap().clone();
-    let (done, result) = mpsc::channel();
-    thread::spawn(move || {
-        done.send(pad.push(frame())).unwrap();
-        done.send(pad.push(frame())).unwrap();
-    });
-    for _ in 0..3 {
-        arrived.recv_timeout(Duration::from_secs(20)).unwrap();
-    }
-    result
-}
-
 #[test]
 fn a_flush_frees_the_streaming_thread_and_is_counted() {
     let mut harness = harness("when-busy=wait");
     let bus = with_bus(&harness);
     let gate = Gate::on(&bus);
-    let pushed = hold(&mut harness);
-    gate.wait_for(1);
-    assert!(pushed.recv().unwrap().is_ok());
-    assert!(pushed.try_recv().is_err(), "it is held");
+    let pushed = hold(&mut harness, &gate);
     harness.push_event(gst::event::FlushStart::new());
     assert_eq!(pushed.recv().unwrap(), Err(gst::FlowError::Flushing));
     gate.open();
@@ -270,9 +243,7 @@ fn null_while_busy_ends_after_the_frame_in_work() {
     let mut harness = harness("when-busy=wait");
     let bus = with_bus(&harness);
     let gate = Gate::on(&bus);
-    let pushed = hold(&mut harness);
-    gate.wait_for(1);
-    assert!(pushed.recv().unwrap().is_ok());
+    let pushed = hold(&mut harness, &gate);
     let sink = sink_of(&harness);
     let stopping = thread::spawn({
         let sink = sink.clone();

@@ -1,11 +1,15 @@
 //! What the tests of both elements that infer need.
 
 use std::{
-    sync::{Arc, Condvar, Mutex},
-    time::Duration,
+    fs,
+    path::Path,
+    sync::{Arc, Condvar, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
 };
 
 use gst::prelude::*;
+use gst_check::Harness;
 use serde_json::Value;
 
 use crate::init;
@@ -62,6 +66,42 @@ impl Gate {
             .wait_timeout_while(state, LONG, |(_, seen)| *seen < results)
             .unwrap();
         assert!(!timeout.timed_out(), "no result came");
+    }
+}
+
+/// Fills work place and waiting place, and has a third frame wait for room in a thread of its own, whose push it gives.
+pub fn hold(
+    harness: &mut Harness,
+    gate: &Gate,
+) -> mpsc::Receiver<Result<gst::FlowSuccess, gst::FlowError>> {
+    harness.play();
+    harness.push(frame()).unwrap();
+    gate.wait_for(1);
+    harness.push(frame()).unwrap();
+    let pad = harness.srcpad().unwrap().clone();
+    let (done, result) = mpsc::channel();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        tell.send(fs::read_link("/proc/thread-self").unwrap())
+            .unwrap();
+        done.send(pad.push(frame())).unwrap();
+    });
+    wait_asleep(&Path::new("/proc").join(told.recv().unwrap()));
+    assert!(result.try_recv().is_err(), "it is held");
+    result
+}
+
+/// Returns when a thread, named by its folder, has done nothing for a while: it has come to what holds it.
+fn wait_asleep(thread: &Path) {
+    let begun = Instant::now();
+    let mut asleep = 0;
+    while asleep < 10 {
+        assert!(begun.elapsed() < LONG, "it is busy");
+        // What comes after the name, which is in brackets.
+        let line = fs::read_to_string(thread.join("stat")).unwrap();
+        let is_asleep = line.rsplit_once(") ").unwrap().1.starts_with('S');
+        asleep = if is_asleep { asleep + 1 } else { 0 };
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
