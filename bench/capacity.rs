@@ -7,28 +7,33 @@
 //! timestamp, than the earliest of its stream was.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use crowd::Crowd;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::subclass::prelude::*;
 use gstrtcinference::engine::onnxruntime::library;
 use serde_json::{Value, json};
-use visitor::Manner;
+use server::Server;
 
 #[allow(dead_code, reason = "each bench uses some of it")]
 mod clip;
+mod crowd;
 #[allow(dead_code, reason = "each bench uses some of it")]
 mod process;
 #[allow(dead_code, reason = "each bench uses some of it")]
+mod server;
+#[allow(dead_code, reason = "each bench uses some of it")]
 mod visitor;
 
+/// Apart, as visitors come: keyframes of all at once would be a load of their own.
+const APART: Duration = Duration::from_millis(237);
 const WARM_UP: Duration = Duration::from_secs(5);
 const MEASURED: Duration = Duration::from_secs(20);
 const RESULTS: f64 = 10.0;
@@ -41,7 +46,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["visitors", url, count] => send(url, count.parse().expect("a number")),
+        ["visitors", url, count] => {
+            crowd::be(url, count.parse().expect("a number"), clip::clip(), APART);
+        }
         ["one", count] => println!("{}", measure(count.parse().expect("a number"))),
         [] => {
             let mut rows = Vec::new();
@@ -81,40 +88,7 @@ fn in_a_process_of_its_own(count: usize) -> Value {
     serde_json::from_slice(&output.stdout).expect("it prints JSON")
 }
 
-/// The visitors' process: says when all are there, and stays until its standard input ends.
-fn send(url: &str, count: usize) {
-    let frames = Arc::new(clip::clip());
-    let stop = Arc::new(AtomicBool::new(false));
-    let threads: Vec<_> = (0..count)
-        .map(|_| {
-            // Apart, as visitors come: keyframes of all at once would be a load of their own.
-            std::thread::sleep(Duration::from_millis(237));
-            let (url, frames, stop) = (url.to_owned(), frames.clone(), stop.clone());
-            std::thread::spawn(move || visitor::visit(&url, &frames, Manner::Polite, &stop))
-        })
-        .collect();
-    println!("there");
-    let _ = std::io::stdin().read_line(&mut String::new());
-    stop.store(true, Ordering::Relaxed);
-    let mut results = 0;
-    for thread in threads {
-        let visit = thread.join().expect("nobody panics");
-        assert!(visit.refused.is_none(), "{:?}", visit.refused);
-        results += visit.results;
-    }
-    println!("{results}");
-}
-
-#[derive(Default)]
-struct Seen {
-    uri: Option<String>,
-    results: u64,
-    /// The last books of each inference element that has gone.
-    books: HashMap<String, [u64; 5]>,
-}
-
 fn measure(count: usize) -> Value {
-    gstrtcinference::plugin_register_static().expect("it registers");
     gst::Element::register(None, "meter", gst::Rank::NONE, Meter::static_type())
         .expect("nothing else is called so");
     let library = std::env::var_os("ORT_DYLIB_PATH")
@@ -126,39 +100,16 @@ fn measure(count: usize) -> Value {
          ! inferencesink model=models/shapes.onnx engine=onnxruntime runtime-library={}",
         library.display()
     );
-    let source = gst::ElementFactory::make("rtcsessionsrc")
-        .property("listen", "http://127.0.0.1:0")
-        .property("video-chain", chain)
-        .property("max-connections", 1000u32)
-        .property("max-pending", 0u32)
-        .build()
-        .expect("it is registered");
-    let pipeline = gst::Pipeline::new();
-    pipeline.add(&source).expect("it is alone");
-    let seen = Arc::new(Mutex::new(Seen::default()));
-    pipeline
-        .bus()
-        .expect("a pipeline has one")
-        .set_sync_handler({
-            let seen = seen.clone();
-            move |_, message| {
-                note(&mut seen.lock().expect("nobody panics"), message);
-                gst::BusSyncReply::Drop
+    let results = Arc::new(AtomicU64::new(0));
+    let server = Server::start(&chain, &[], {
+        let results = results.clone();
+        move |said| {
+            if said.has_name("inference-result") {
+                results.fetch_add(1, Ordering::Relaxed);
             }
-        });
-    pipeline.set_state(gst::State::Playing).expect("it starts");
-    let uri = seen.lock().expect("nobody panics").uri.clone();
-    let url = uri.expect("it listens");
-
-    let mut visitors = Command::new(std::env::current_exe().expect("it runs"))
-        .args(["visitors", url.trim_end_matches('/'), &count.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it runs");
-    let mut said = BufReader::new(visitors.stdout.take().expect("it is piped"));
-    said.read_line(&mut String::new())
-        .expect("it says something");
+        }
+    });
+    let crowd = Crowd::come(&server, count);
     std::thread::sleep(WARM_UP);
 
     METERS
@@ -167,10 +118,10 @@ fn measure(count: usize) -> Value {
         .values_mut()
         .for_each(Metered::begin);
     let (begin, before) = (Instant::now(), process::usage());
-    let results_before = seen.lock().expect("nobody panics").results;
+    let results_before = results.load(Ordering::Relaxed);
     std::thread::sleep(MEASURED);
     let (lasted, after) = (begin.elapsed().as_secs_f64(), process::usage());
-    let results = seen.lock().expect("nobody panics").results - results_before;
+    let results = results.load(Ordering::Relaxed) - results_before;
     let meters: Vec<Metered> = METERS
         .lock()
         .expect("nobody panics")
@@ -178,17 +129,8 @@ fn measure(count: usize) -> Value {
         .cloned()
         .collect();
 
-    drop(visitors.stdin.take());
-    assert!(visitors.wait().expect("it ends").success());
-    pipeline.set_state(gst::State::Null).expect("it stops");
-    let seen = seen.lock().expect("nobody panics");
-    let mut sums = [0; 5];
-    for books in seen.books.values() {
-        sums.iter_mut()
-            .zip(books)
-            .for_each(|(sum, count)| *sum += count);
-    }
-    let [received, inferred, dropped, failed, pending] = sums;
+    crowd.go();
+    let frames = server.stop();
     let fps: Vec<f64> = meters
         .iter()
         .map(|meter| meter.late.len() as f64 / lasted)
@@ -202,29 +144,9 @@ fn measure(count: usize) -> Value {
         "connections": count, "least_fps": least_fps, "lateness_ms": {"p50": at(0.5), "p95": p95, "p99": at(0.99)},
         "results_per_second_each": results as f64 / lasted / count as f64,
         "cpu_percent": (after.cpu - before.cpu).as_secs_f64() / lasted * 100.0, "rss_mb": after.rss_mb,
-        "frames": {"received": received, "inferred": inferred, "dropped": dropped, "failed": failed, "pending": pending,
-            "add_up": received == inferred + dropped + failed + pending},
+        "frames": frames,
         "holds": meters.len() == count && least_fps >= LEAST_FPS && p95 <= MOST_LATE_MS,
     })
-}
-
-fn note(seen: &mut Seen, message: &gst::Message) {
-    let Some(said) = message.structure() else {
-        return;
-    };
-    match said.name().as_str() {
-        "rtc-listening" => seen.uri = said.get("uri").ok(),
-        "inference-result" => seen.results += 1,
-        "inference-stats" => {
-            let count = |what: &str| said.get::<u64>(what).expect("it is counted");
-            let books = ["received", "inferred", "dropped", "failed", "pending"].map(count);
-            let path = message
-                .src()
-                .map(|element| element.path_string().to_string());
-            seen.books.insert(path.unwrap_or_default(), books);
-        }
-        _ => {}
-    }
 }
 
 /// Of each meter, by its path.

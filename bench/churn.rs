@@ -3,18 +3,20 @@
 //! The visitors run in another process, so that what they leave behind does not count. With an argument it is so
 //! many visitors.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gst::prelude::*;
+use server::Server;
 use visitor::Manner;
 
 #[allow(dead_code, reason = "each bench uses some of it")]
 mod clip;
 #[allow(dead_code, reason = "each bench uses some of it")]
 mod process;
+#[allow(dead_code, reason = "each bench uses some of it")]
+mod server;
 #[allow(dead_code, reason = "each bench uses some of it")]
 mod visitor;
 
@@ -73,58 +75,26 @@ fn come_and_go(url: &str, count: usize) {
 
 #[derive(Default)]
 struct Seen {
-    uri: Option<String>,
     reasons: std::collections::BTreeMap<String, usize>,
     ended: usize,
 }
 
 fn run(count: usize) {
-    gstrtcinference::plugin_register_static().expect("it registers");
-    let source = gst::ElementFactory::make("rtcsessionsrc")
-        .property("listen", "http://127.0.0.1:0")
-        .property("video-chain", "framemeta ! fakesink")
-        .property("max-connections", 1000u32)
-        .property("max-pending", 0u32)
-        .property("disconnect-timeout", 1000u32)
-        .build()
-        .expect("it is registered");
-    let pipeline = gst::Pipeline::new();
-    pipeline.add(&source).expect("it is alone");
     let seen = Arc::new(Mutex::new(Seen::default()));
-    pipeline
-        .bus()
-        .expect("a pipeline has one")
-        .set_sync_handler({
-            let seen = seen.clone();
-            move |_, message| {
-                if let Some(said) = message.structure() {
-                    let mut seen = seen.lock().expect("nobody panics");
-                    match said.name().as_str() {
-                        "rtc-listening" => seen.uri = said.get("uri").ok(),
-                        "rtc-connection-ended" => {
-                            let reason = said.get("reason").expect("an end has one");
-                            *seen.reasons.entry(reason).or_default() += 1;
-                            seen.ended += 1;
-                        }
-                        _ => {}
-                    }
-                }
-                gst::BusSyncReply::Drop
+    let server = Server::start("framemeta ! fakesink", &[("disconnect-timeout", 1000)], {
+        let seen = seen.clone();
+        move |said| {
+            if said.has_name("rtc-connection-ended") {
+                let reason = said.get("reason").expect("an end has one");
+                let mut seen = seen.lock().expect("nobody panics");
+                *seen.reasons.entry(reason).or_default() += 1;
+                seen.ended += 1;
             }
-        });
-    pipeline.set_state(gst::State::Playing).expect("it starts");
-    let url = seen
-        .lock()
-        .expect("nobody panics")
-        .uri
-        .clone()
-        .expect("it listens");
+        }
+    });
     let visitors = |count: usize| {
-        Command::new(std::env::current_exe().expect("it runs"))
-            .args(["visitors", url.trim_end_matches('/'), &count.to_string()])
-            .stdout(Stdio::null())
-            .status()
-            .expect("it runs")
+        let mut visitors = server.visitors(count);
+        visitors.stdout(Stdio::null()).status().expect("it runs")
     };
     let wait = |count: usize| {
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -157,5 +127,5 @@ fn run(count: usize) {
             "rss_growth_percent": (after.rss_mb / before.rss_mb - 1.0) * 100.0,
         })
     );
-    pipeline.set_state(gst::State::Null).expect("it stops");
+    server.stop();
 }

@@ -25,6 +25,8 @@ mod clip;
 #[allow(dead_code, reason = "each bench uses some of it")]
 mod process;
 #[allow(dead_code, reason = "each bench uses some of it")]
+mod server;
+#[allow(dead_code, reason = "each bench uses some of it")]
 mod visitor;
 
 /// Until every visitor got a frame back; those who have none by then count as they are.
@@ -232,27 +234,10 @@ fn median(mut runs: Vec<Value>) -> Value {
 
 /// The server's process, when it is ours: see `echo_servers/serving.py` for what it says.
 fn serve(chain: &str, bitrate: Option<u32>) {
-    gstrtcinference::plugin_register_static().expect("it registers");
-    let source = gst::ElementFactory::make("rtcsessionsrc")
-        .property("listen", "http://127.0.0.1:0")
-        .property("video-chain", chain)
-        .property("max-connections", 100u32)
-        .property("max-pending", 0u32)
-        .property_if_some("min-bitrate", bitrate)
-        .property_if_some("max-bitrate", bitrate)
-        .build()
-        .expect("it is registered");
-    let pipeline = gst::Pipeline::new();
-    pipeline.add(&source).expect("it is alone");
-    let bus = pipeline.bus().expect("a pipeline has one");
-    bus.set_sync_handler(|_, message| {
-        let said = message.structure().filter(|s| s.name() == "rtc-listening");
-        if let Some(uri) = said.and_then(|said| said.get::<String>("uri").ok()) {
-            println!("{}", json!({ "uri": uri }));
-        }
-        gst::BusSyncReply::Drop
-    });
-    pipeline.set_state(gst::State::Playing).expect("it starts");
+    let both = bitrate.map(|bitrate| [("min-bitrate", bitrate), ("max-bitrate", bitrate)]);
+    let properties = both.as_ref().map_or(&[][..], |both| both);
+    let server = server::Server::start(chain, properties, |_| ());
+    println!("{}", json!({ "uri": server.url() }));
     for _ in std::io::stdin().lines() {
         let usage = process::usage();
         let at = clock_gettime(ClockId::Monotonic);
@@ -263,7 +248,7 @@ fn serve(chain: &str, bitrate: Option<u32>) {
         });
         println!("{said}");
     }
-    pipeline.set_state(gst::State::Null).expect("it stops");
+    server.stop();
 }
 
 /// A server's process, ended with this.

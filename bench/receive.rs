@@ -4,18 +4,20 @@
 //! count.
 
 use std::collections::HashMap;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gst::prelude::*;
+use server::Server;
 use visitor::Manner;
 
 #[allow(dead_code, reason = "each bench uses some of it")]
 mod clip;
 #[allow(dead_code, reason = "each bench uses some of it")]
 mod process;
+#[allow(dead_code, reason = "each bench uses some of it")]
+mod server;
 #[allow(dead_code, reason = "each bench uses some of it")]
 mod visitor;
 
@@ -62,7 +64,6 @@ fn send(url: &str, count: usize) {
 
 #[derive(Default)]
 struct Seen {
-    uri: Option<String>,
     /// When each connection's first decoded frame was said, nanoseconds since the epoch.
     first_frame: HashMap<String, u64>,
     frames: HashMap<String, u64>,
@@ -71,35 +72,14 @@ struct Seen {
 }
 
 fn measure(count: usize) -> serde_json::Value {
-    gstrtcinference::plugin_register_static().expect("it registers");
     let seen = Arc::new(Mutex::new(Seen::default()));
-    let pipeline = gst::Pipeline::new();
-    let source = gst::ElementFactory::make("rtcsessionsrc")
-        .property("listen", "http://127.0.0.1:0")
-        .property("video-chain", "fakesink sync=false")
-        .property("max-connections", 64u32)
-        .property("max-pending", 0u32)
-        .build()
-        .expect("it is registered");
-    pipeline.add(&source).expect("it is alone");
-    let bus = pipeline.bus().expect("a pipeline has one");
-    bus.set_sync_handler({
+    let server = Server::start("fakesink sync=false", &[], {
         let seen = seen.clone();
-        move |_, message| {
-            note(&mut seen.lock().expect("nobody panicked"), message);
-            gst::BusSyncReply::Drop
-        }
+        move |said| note(&mut seen.lock().expect("nobody panicked"), said)
     });
-    pipeline.set_state(gst::State::Playing).expect("it starts");
-    let url = seen
-        .lock()
-        .expect("nobody panicked")
-        .uri
-        .clone()
-        .expect("it listens");
     let before = process::usage();
-    let visitors = Command::new(std::env::current_exe().expect("it runs"))
-        .args(["visitors", url.trim_end_matches('/'), &count.to_string()])
+    let visitors = server
+        .visitors(count)
         .stdout(Stdio::piped())
         .spawn()
         .expect("it runs");
@@ -113,7 +93,7 @@ fn measure(count: usize) -> serde_json::Value {
     let output = visitors.wait_with_output().expect("they end");
     let visits: Vec<serde_json::Value> =
         serde_json::from_slice(&output.stdout).expect("they print JSON");
-    pipeline.set_state(gst::State::Null).expect("it stops");
+    server.stop();
     let seen = seen.lock().expect("nobody panicked");
     let since = |what: &str, of: &HashMap<String, u64>| -> Vec<f64> {
         let times = visits.iter().filter_map(|visit| {
@@ -143,13 +123,9 @@ fn measure(count: usize) -> serde_json::Value {
     })
 }
 
-fn note(seen: &mut Seen, message: &gst::Message) {
-    let Some(structure) = message.structure() else {
-        return;
-    };
+fn note(seen: &mut Seen, structure: &gst::StructureRef) {
     let text = |name: &str| structure.get::<String>(name).unwrap_or_default();
     match structure.name().as_str() {
-        "rtc-listening" => seen.uri = Some(text("uri")),
         "rtc-stream-started" => {
             seen.first_frame
                 .insert(text("connection-id"), visitor::epoch());
