@@ -62,6 +62,8 @@ pub enum ConnectError {
     Name(#[from] BadModel),
     #[error("server-ca-file {}: {reason}", path.display())]
     CaFile { path: PathBuf, reason: String },
+    #[error("https cannot be spoken: {0}; server-ca-file names whom to trust")]
+    Trust(String),
     /// No server answers, or none is ready.
     #[error("{0}")]
     Unreachable(String),
@@ -131,9 +133,12 @@ impl Kserve {
         let model: RemoteModel = model.parse()?;
         let trust = servers.uris.iter().any(|uri| uri.secure).then(|| {
             let path = servers.ca_file.as_deref();
-            Trust::new(path).map_err(|reason| ConnectError::CaFile {
-                path: path.map(Into::into).unwrap_or_default(),
-                reason,
+            Trust::new(path).map_err(|reason| match path {
+                Some(path) => ConnectError::CaFile {
+                    path: path.into(),
+                    reason,
+                },
+                None => ConnectError::Trust(reason),
             })
         });
         let trust = trust.transpose()?;
@@ -214,6 +219,7 @@ impl Kserve {
                         return Err(format!("{uri}: {reason}"));
                     }
                     Err(Failure::Late) => {
+                        self.servers[number].client.forget_connections();
                         self.gave_none(number, "no answer in time");
                         return Err(format!("{uri}: no answer in time"));
                     }
@@ -377,10 +383,13 @@ async fn introductions(
             (Err(err), _) => failures.push((number, err)),
         }
     }
+    let waited = match found {
+        Some(_) => OTHERS_LIMIT,
+        None => CONNECT_LIMIT,
+    };
     for number in silent {
         let uri = servers[number].client.uri();
-        let what =
-            format!("{uri} does not answer within {CONNECT_LIMIT:?}; server-uris names the server");
+        let what = format!("{uri} does not answer within {waited:?}; server-uris names the server");
         failures.push((number, ConnectError::Unreachable(what)));
     }
     let Some((_, mut metadata)) = found else {
@@ -510,7 +519,9 @@ fn said(client: &Client, answer: &Answer) -> String {
 impl ConnectError {
     fn saying(self, text: String) -> ConnectError {
         match self {
-            alone @ (ConnectError::Name(_) | ConnectError::CaFile { .. }) => alone,
+            alone @ (ConnectError::Name(_)
+            | ConnectError::CaFile { .. }
+            | ConnectError::Trust(_)) => alone,
             ConnectError::Unreachable(_) => ConnectError::Unreachable(text),
             ConnectError::NotAllowed(_) => ConnectError::NotAllowed(text),
             ConnectError::NoModel(_) => ConnectError::NoModel(text),

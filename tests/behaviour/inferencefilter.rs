@@ -812,6 +812,19 @@ fn what_downstream_answers_is_told_with_the_next_frame() {
 }
 
 #[test]
+fn a_sink_that_has_had_enough_gets_its_eos() {
+    for when_busy in ["skip", "wait", "latest"] {
+        let pipeline = pipeline(&format!(
+            "videotestsrc ! video/x-raw,format=I420,width=64,height=48,framerate=30/1 \
+             ! inferencefilter model={MODEL} when-busy={when_busy} ! fakesink async=false num-buffers=3"
+        ));
+        pipeline.set_state(gst::State::Playing).unwrap();
+        until_eos(&pipeline);
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
+}
+
+#[test]
 fn an_error_that_no_frame_can_tell_is_an_element_error() {
     let between = between("", (true, 0, None));
     let (_sink, answers) = answering(&between.filter);

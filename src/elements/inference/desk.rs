@@ -91,6 +91,8 @@ struct Inner {
     timer: ReportTimer,
     /// Waits of the streaming thread are to be aborted.
     unlocked: bool,
+    /// How often what happens when busy was changed.
+    reconsidered: u64,
     /// Workers that are at telling a result, and will not look again whether it is still wanted.
     publishing: usize,
     /// Workers that there are.
@@ -131,6 +133,7 @@ impl Desk {
                 stages: Stages::default(),
                 timer: ReportTimer::new(stats_interval, Duration::ZERO),
                 unlocked: false,
+                reconsidered: 0,
                 publishing: 0,
                 workers: 1,
                 claims: 0,
@@ -149,6 +152,7 @@ impl Desk {
     pub fn offer(&self, mut job: Box<Job>, when_busy: impl Fn() -> WhenBusy) -> Offer {
         let stream_id = job.stream_id().to_owned();
         loop {
+            let asked = self.lock().reconsidered;
             // It may ask upstream.
             let when_busy = when_busy();
             // Given back by the lock's scope, so that no buffer is released under the lock.
@@ -166,7 +170,9 @@ impl Desk {
                 Entry::Full(full) if inner.unlocked => return Offer::Unlocked(full),
                 Entry::Full(full) => job = full,
             }
-            drop(self.changed.wait(inner).unwrap());
+            if inner.reconsidered == asked {
+                drop(self.changed.wait(inner).unwrap());
+            }
         }
     }
 
@@ -208,8 +214,8 @@ impl Desk {
 
     /// What happens when busy was changed.
     pub fn reconsider(&self) {
-        // Under the lock, else somebody who has just asked would not hear of it.
-        let _inner = self.lock();
+        // Counted, for whoever has just asked and does not wait yet.
+        self.lock().reconsidered += 1;
         self.changed.notify_all();
     }
 

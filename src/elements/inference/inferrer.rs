@@ -301,6 +301,7 @@ pub trait InferenceElement:
     fn start_workers(&self) -> Result<Arc<Model>, gst::StateChangeError> {
         let inferrer = self.inferrer();
         let desk = Arc::new(Desk::new(inferrer.settings().stats_interval()));
+        let asked = inferrer.settings().model_options().ok();
         // The one loaded before, unless a property was changed in READY.
         let model = self.load()?;
         *inferrer.loader.lock().unwrap() = Loader::default();
@@ -317,6 +318,10 @@ pub trait InferenceElement:
             workers: vec![worker],
             ..State::default()
         };
+        // Who set a property while the model was loaded found nobody who runs.
+        if inferrer.settings().model_options().ok() != asked {
+            self.properties_changed(&settings::OF_MODEL);
+        }
         Ok(model)
     }
 

@@ -202,11 +202,11 @@ impl Settings {
         Model::load(&self.model_options()?).map_err(|error| model_error(&error))
     }
 
-    fn model_options(&self) -> Result<ModelOptions, Refusal> {
+    pub fn model_options(&self) -> Result<ModelOptions, Refusal> {
         let Some(model) = self.model.as_deref().filter(|path| !path.is_empty()) else {
             return Err(Refusal::new(
                 gst::ResourceError::Settings,
-                "Property \"model\" names none".into(),
+                "Property \"model\" names none; it must be the path of an ONNX file, or with engine=kserve NAME or NAME/VERSION".into(),
             ));
         };
         let input_size = input_size(&self.input_size).ok_or_else(|| {
@@ -591,7 +591,9 @@ fn model_error(error: &ModelError) -> Refusal {
             }
             ConnectError::NotAllowed(_) => gst::ResourceError::NotAuthorized,
             ConnectError::NoModel(_) => gst::ResourceError::NotFound,
-            ConnectError::Name(_) | ConnectError::CaFile { .. } => gst::ResourceError::Settings,
+            ConnectError::Name(_) | ConnectError::CaFile { .. } | ConnectError::Trust(_) => {
+                gst::ResourceError::Settings
+            }
         },
         ModelError::Device { .. } | ModelError::Unfit { .. } => gst::ResourceError::Settings,
     };

@@ -343,7 +343,11 @@ impl InferenceFilter {
         let Err(error) = flow else {
             return Ok(());
         };
-        if !matches!(error, gst::FlowError::Eos | gst::FlowError::Flushing) {
+        // Whoever has had enough waits for the event.
+        if error == gst::FlowError::Eos {
+            return Ok(());
+        }
+        if error != gst::FlowError::Flushing {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Failed,

@@ -188,6 +188,11 @@ impl Client {
         }
     }
 
+    /// A server that is silent may be gone, with all that was ever connected to it.
+    pub fn forget_connections(&self) {
+        self.idle().clear();
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -26,6 +26,8 @@ enum Standing {
     Failed {
         times: u32,
         until: Instant,
+        /// One frame is finding out whether it is back.
+        tried: bool,
     },
 }
 
@@ -53,8 +55,14 @@ impl Roster {
             Standing::Failed { until, .. } => Some(until),
         });
         if let Some(server) = due {
-            if let Standing::Failed { times, until } = &mut self.servers[server] {
+            if let Standing::Failed {
+                times,
+                until,
+                tried,
+            } = &mut self.servers[server]
+            {
                 *until = now + pause(*times);
+                *tried = true;
             }
             order.insert(0, server);
         }
@@ -68,15 +76,20 @@ impl Roster {
 
     /// It did not answer, or has no time now. Tells whether it worked before.
     pub fn failed(&mut self, server: usize, now: Instant) -> bool {
-        let (before, recent) = match self.servers[server] {
+        let (before, counted) = match self.servers[server] {
             Standing::Works => (0, false),
             // Many frames fail together; that counts once.
-            Standing::Failed { times, until } => (times, until > now),
+            Standing::Failed {
+                times,
+                until,
+                tried,
+            } => (times, until > now && !tried),
         };
-        let times = if recent { before } else { before + 1 };
+        let times = if counted { before } else { before + 1 };
         self.servers[server] = Standing::Failed {
             times,
             until: now + pause(times),
+            tried: false,
         };
         before == 0
     }
@@ -138,6 +151,25 @@ mod tests {
             now = until;
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
+    }
+
+    #[test]
+    fn the_frame_that_finds_it_still_broken_counts_as_well() {
+        let (mut roster, mut now) = (Roster::new(2), Instant::now());
+        roster.failed(1, now);
+        let mut pauses = Vec::new();
+        for _ in 0..3 {
+            now += LONGEST_PAUSE;
+            assert_eq!(roster.order(now)[0], 1);
+            now += FIRST_PAUSE / 2;
+            roster.failed(1, now);
+            roster.failed(1, now);
+            let Standing::Failed { until, .. } = roster.servers[1] else {
+                unreachable!()
+            };
+            pauses.push((until - now).as_secs());
+        }
+        assert_eq!(pauses, [2, 4, 8]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use openssl::asn1::Asn1Time;
@@ -362,6 +362,35 @@ fn a_server_that_never_answers_costs_a_frame_its_time_and_no_more() {
     }
     let past = Some(Instant::now() - limit);
     assert!(engine.run(&input(), past).is_err());
+}
+
+#[test]
+fn a_server_that_is_silent_is_not_asked_on_older_connections() {
+    let both = Barrier::new(2);
+    let stub = Stub::start(move |before, _| {
+        if before >= 2 {
+            return Reply::Nothing;
+        }
+        both.wait();
+        right()
+    });
+    let kserve = connect(&stub.uri()).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| kserve.run(&input(), within(LONG)).unwrap());
+        }
+    });
+    for _ in 0..2 {
+        kserve
+            .run(&input(), within(Duration::from_millis(300)))
+            .unwrap_err();
+    }
+    let connections: Vec<_> = stub.infers().iter().map(|asked| asked.connection).collect();
+    let [first, second, third, fourth] = connections[..] else {
+        panic!("{connections:?}")
+    };
+    assert!([first, second].contains(&third), "{connections:?}");
+    assert!(fourth > first.max(second), "{connections:?}");
 }
 
 #[test]

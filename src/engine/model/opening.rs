@@ -12,6 +12,7 @@ use super::identity::{InstanceKey, Version, beside, read_error};
 use super::{Instance, Model, ModelError, ModelInfo, ModelOptions, Preference, named};
 use crate::engine::choice::{Device, EngineChoice};
 use crate::engine::description::{self, Description, Given, Objection};
+use crate::engine::input::InputSpec;
 use crate::engine::kserve::{self, Kserve};
 use crate::engine::labels::Labels;
 use crate::engine::onnxruntime::library::{self, LibraryError};
@@ -22,6 +23,14 @@ use crate::engine::shared::Shared;
 use crate::engine::side_car::{self, SideCar};
 use crate::engine::tensor::Tensor;
 use crate::engine::{Engine, EngineError, Room};
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "inference-model",
+        gst::DebugColorFlags::empty(),
+        Some("Models that are opened"),
+    )
+});
 
 /// Frames that share a run on a GPU or a server unless the user says otherwise.
 const DEFAULT_BATCH: usize = 8;
@@ -215,13 +224,9 @@ impl Source<'_> {
                 most,
             }));
         }
-        // Some models that take any number of frames give one result for all of them.
-        let shares_runs = description.frames.is_none() && most_frames > 1 && {
-            let input = &description.input;
-            let pair = Tensor::zeros(&input.shape(2), input.element);
-            let outputs = engine.run(&pair, None);
-            outputs
-                .is_ok_and(|outputs| outputs.iter().all(|output| output.share_of(1, 2).is_some()))
+        let most_frames = match description.frames {
+            Some(frames) => frames,
+            None => sharing(engine, &description.input, most_frames),
         };
         let name = options.path.file_stem().unwrap_or_default();
         Ok(Model {
@@ -236,11 +241,7 @@ impl Source<'_> {
                 outputs: engine.outputs().to_vec(),
                 preference: None,
             },
-            most_frames: match description.frames {
-                Some(frames) => frames,
-                None if shares_runs => most_frames,
-                None => 1,
-            },
+            most_frames,
             frames: description.frames,
             output_names: description.output_names,
             group: GROUPS.fetch_add(1, Ordering::Relaxed),
@@ -267,6 +268,35 @@ impl Source<'_> {
             EngineError::NoDevice(reason) => ModelError::Device { device, reason },
         }
     }
+}
+
+/// How many frames may share a run, of so many that are asked for; found out with black ones.
+pub(super) fn sharing(engine: &dyn Engine, input: &InputSpec, asked: usize) -> usize {
+    let shares = |frames: usize| {
+        let black = Tensor::zeros(&input.shape(frames), input.element);
+        let outputs = engine.run(&black, None);
+        outputs.is_ok_and(|outputs| {
+            let mut outputs = outputs.iter();
+            outputs.all(|output| output.share_of(1, frames).is_some())
+        })
+    };
+    // Some models that take any number of frames give one result for all of them.
+    if asked < 2 || !shares(2) {
+        return 1;
+    }
+    let mut most = asked;
+    // Elsewhere there may be a limit of which nothing is said before it is passed.
+    while matches!(engine.room(), Room::Own(_)) && most > 2 && !shares(most) {
+        most = (most / 2).max(2);
+    }
+    if most < asked {
+        gst::warning!(
+            CAT,
+            "{}: {most} frames can share a run, not {asked}",
+            engine.device()
+        );
+    }
+    most
 }
 
 impl ModelError {

@@ -3,6 +3,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::engine::InputInfo;
 use crate::engine::onnxruntime::{OnnxRuntime, library};
 use crate::engine::preprocess::{Colours, Matrix, PixelFormat, Plane, Range};
 use crate::engine::rten::Rten;
@@ -807,4 +808,71 @@ fn a_file_cut_anywhere_does_not_harm_onnxruntime() {
             let _ = engine.run(&Tensor::zeros(&[1, 3, 32, 64], Element::F32), None);
         }
     }
+}
+
+/// Takes so many frames at once, as a server that was told to, and gives a number for each.
+struct Limited {
+    frames: usize,
+    room: Room,
+}
+
+impl Engine for Limited {
+    fn name(&self) -> &'static str {
+        "limited"
+    }
+
+    fn device(&self) -> &str {
+        "a server"
+    }
+
+    fn inputs(&self) -> &[InputInfo] {
+        &[]
+    }
+
+    fn outputs(&self) -> &[String] {
+        &[]
+    }
+
+    fn metadata(&self, _: &str) -> Option<&str> {
+        None
+    }
+
+    fn room(&self) -> Room {
+        self.room
+    }
+
+    fn run(&self, input: &Tensor, _: Option<Instant>) -> Result<Vec<Tensor>, EngineError> {
+        let frames = input.shape[0];
+        if frames > self.frames {
+            let what = format!("batch-size must be <= {}", self.frames);
+            return Err(EngineError::Failed(what));
+        }
+        Ok(vec![Tensor::new(&[frames, 1], &vec![0.0_f32; frames])])
+    }
+}
+
+#[test]
+fn no_more_frames_share_a_run_than_a_server_takes() {
+    let input = Model::load(&options("colours.onnx"))
+        .unwrap()
+        .info()
+        .input
+        .clone();
+    let shared = |frames, room, asked| opening::sharing(&Limited { frames, room }, &input, asked);
+    let server = Room::Own(8);
+    for (takes, asked, expected) in [
+        (1, 8, 1),
+        (2, 8, 2),
+        (3, 3, 3),
+        (4, 8, 4),
+        (5, 8, 4),
+        (2, 3, 2),
+        (8, 8, 8),
+        (9, 8, 8),
+        (8, 1, 1),
+    ] {
+        assert_eq!(shared(takes, server, asked), expected, "{takes} of {asked}");
+    }
+    // Who has no limit is not given more work than it takes to see that.
+    assert_eq!(shared(2, Room::Cores { threads: 1 }, 8), 8);
 }
