@@ -17,6 +17,7 @@ gi.require_version("Gst", "1.0")
 from gi.repository import GLib, Gst  # noqa: E402
 
 TELL_EACH = 30  # every so many frames one is told
+SAYING = threading.Lock()
 
 
 class Lifecycle:
@@ -47,7 +48,7 @@ class Lifecycle:
             self.loop.run()
         finally:
             self.pipeline.set_state(Gst.State.NULL)
-        print("left over:", len(self.resources), flush=True)
+        say("left over:", len(self.resources))
         if self.failed:
             sys.exit(self.failed)
 
@@ -89,21 +90,27 @@ class Lifecycle:
                     connections = self.source.get_property("connections")
                     for i in range(connections.n_fields()):
                         one = connections.get_value(connections.nth_field_name(i))
-                        print(one.to_string())
-                    print(connections.n_fields(), "connections", flush=True)
+                        say(one.to_string())
+                    say(connections.n_fields(), "connections")
                 case ["end", connection, *why]:
                     ended = self.source.emit("end-connection", connection, why[0] if why else None)
-                    print("ending" if ended else "no such connection", flush=True)
+                    say("ending" if ended else "no such connection")
                 case ["quit"]:
                     # EOS ends every visitor first; the pipeline's own EOS comes after the last word.
                     self.pipeline.send_event(Gst.Event.new_eos())
                 case _:
-                    print("list, end ID [WHY], quit", flush=True)
+                    say("list, end ID [WHY], quit")
 
 
 def tell(what, *details):
     thread = pathlib.Path("/proc/thread-self/comm").read_text().strip()
-    print(f"{what:9}", *details, f" [{thread}]", flush=True)
+    say(f"{what:9}", *details, f" [{thread}]")
+
+
+def say(*words):
+    # Messages come on several threads, and a print may lose what another one is just printing.
+    with SAYING:
+        print(*words, flush=True)
 
 
 if __name__ == "__main__":
