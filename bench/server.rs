@@ -84,13 +84,13 @@ impl Server {
     pub fn stop(self) -> Value {
         self.pipeline.set_state(gst::State::Null).expect("it stops");
         let books = self.books.lock().expect("nobody panics");
-        let sum = |at: usize| books.values().map(|books| books[at]).sum();
-        let [received, rest @ ..]: [u64; 5] = std::array::from_fn(sum);
-        let mut frames: serde_json::Map<_, _> =
-            (BOOKS.iter().zip(std::iter::once(received).chain(rest)))
-                .map(|(what, count)| (what.to_string(), count.into()))
-                .collect();
-        frames.insert("add_up".into(), json!(received == rest.iter().sum::<u64>()));
+        let sums: [u64; 5] = std::array::from_fn(|at| books.values().map(|books| books[at]).sum());
+        let named = BOOKS.iter().zip(sums);
+        let mut frames: serde_json::Map<_, _> = named
+            .map(|(what, count)| ((*what).to_owned(), count.into()))
+            .collect();
+        let add_up = sums[0] == sums[1..].iter().sum::<u64>();
+        frames.insert("add_up".into(), json!(add_up));
         frames.into()
     }
 }

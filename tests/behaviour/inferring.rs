@@ -98,7 +98,7 @@ fn wait_asleep(thread: &Path) {
     while asleep < 10 {
         assert!(begun.elapsed() < LONG, "it is busy");
         // What comes after the name, which is in brackets.
-        let line = fs::read_to_string(thread.join("stat")).unwrap();
+        let line = fs::read_to_string(thread.join("stat")).expect("it is held");
         let is_asleep = line.rsplit_once(") ").unwrap().1.starts_with('S');
         asleep = if is_asleep { asleep + 1 } else { 0 };
         thread::sleep(Duration::from_millis(5));
